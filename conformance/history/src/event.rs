@@ -1,0 +1,381 @@
+//! What can be observed.
+
+use fusion_protocol::conversation::{Activity, Conversation, Kind, PeerLookup};
+use fusion_protocol::index::IndexEntry;
+use fusion_protocol::locus::{ActiveLocus, Locus, ParticipantState};
+use fusion_protocol::map::Resolution;
+use fusion_protocol::mercury::EventType;
+use fusion_protocol::{Address, ClusterName, Code, Count, Domain, Incarnation, Url, Uuid};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The place of an event in its history, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventId(pub u64);
+
+/// Something observed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Its place in the history.
+    pub id: EventId,
+    /// When, in microseconds since the run began (virtual in a simulation).
+    pub at_us: u64,
+    /// Where: a cluster, `provider`, a relay, or a device such as `alice/phone`.
+    pub host: String,
+    /// The event that led to it, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EventId>,
+    /// What.
+    #[serde(flatten)]
+    pub body: Body,
+}
+
+/// What was observed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum Body {
+    /// Who is who; the first event of every history.
+    World(World),
+    /// A client or an admin asks for something.
+    Invoke {
+        /// The operation's stable id in the plan or the check.
+        operation: String,
+        /// Who asks.
+        actor: Address,
+        /// What for.
+        call: Call,
+    },
+    /// What became of it; `cause` is the invocation. An invocation without a return was cut off: it may
+    /// or may not have happened.
+    Return {
+        /// The outcome.
+        outcome: Outcome,
+    },
+    /// An event reached a device over its WebSocket. `host` is the device.
+    Deliver {
+        /// Whose device.
+        user: Address,
+        /// The socket's session (MER-005).
+        session: Count,
+        /// The event's id.
+        id: Uuid,
+        /// Its place in the device's stream.
+        seq: Count,
+        /// What happened.
+        event_type: EventType,
+        /// To which object.
+        resource: Url,
+        /// What it carried.
+        data: Value,
+    },
+    /// A device's socket became ready, was told to re-sync, or ended. `host` is the device.
+    Socket {
+        /// Whose device.
+        user: Address,
+        /// Which.
+        what: SocketChange,
+        /// The base after it: the next event's `seq` is one more.
+        base: Count,
+        /// The socket's session.
+        session: Count,
+    },
+    /// A service committed a new state of an object (evidence `State`).
+    State {
+        /// The kind of object: `conversation`, `slot`, `index`, `locus`, `leg`, `user`, `domain`, `token`.
+        concept: String,
+        /// Which object.
+        subject: String,
+        /// The state, in SPEC's word where there is one.
+        state: String,
+        /// What a judge needs besides.
+        detail: Value,
+    },
+    /// A fault began or ended.
+    Fault {
+        /// Its stable id in the plan.
+        fault: String,
+        /// Its family, for example `partition`.
+        family: String,
+        /// Whether it begins or ends.
+        phase: FaultPhase,
+        /// Its parameters.
+        detail: Value,
+    },
+    /// The network carried, held or lost something (evidence `Wire`).
+    Wire {
+        /// The sending host.
+        from: String,
+        /// The receiving host.
+        to: String,
+        /// `tcp` or `udp`.
+        protocol: String,
+        /// `open`, `close`, `reset`, `deliver`, `drop`.
+        what: String,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// A service wrote a log line.
+    Log {
+        /// `debug`, `info`, `warn` or `error`.
+        level: String,
+        /// The line's target.
+        target: String,
+        /// Its fields.
+        fields: Value,
+    },
+    /// A place was searched for private bytes (PRI-001).
+    Sink(Sink),
+    /// A device sent or received media. `host` is the device.
+    Media(Media),
+    /// A relay's account of one leg (MED-005).
+    Leg(fusion_protocol::media::LegCounters),
+    /// The run enters a phase.
+    Phase {
+        /// Which.
+        phase: Phase,
+    },
+}
+
+/// Who is who in a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct World {
+    /// Where the run takes place: `fabric`, `live` and so on.
+    pub engine: String,
+    /// The provider's domain.
+    pub provider: Option<Domain>,
+    /// The template of service URLs, as written in SPEC.
+    pub template: String,
+    /// Every cluster.
+    pub clusters: Vec<WorldCluster>,
+    /// Every claimed domain with its org.
+    pub domains: Vec<(Domain, String)>,
+    /// Every user known beforehand.
+    pub users: Vec<WorldUser>,
+    /// The hosts of the provider plane (PRI).
+    pub provider_hosts: Vec<String>,
+}
+
+/// A cluster of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorldCluster {
+    /// Its name.
+    pub name: ClusterName,
+    /// Its org; `consumer` for the consumer org.
+    pub org: String,
+    /// Its data centre.
+    pub data_center: String,
+    /// Its hosts as events name them (cluster and relays).
+    pub hosts: Vec<String>,
+}
+
+/// A user of the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorldUser {
+    /// The address.
+    pub user: Address,
+    /// The cluster that serves them.
+    pub cluster: ClusterName,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "call")]
+pub enum Call {
+    /// An admin provisions a user at a cluster (PRO-002).
+    Provision { user: Address, cluster: ClusterName },
+    /// An admin deletes a user.
+    Deprovision { user: Address, cluster: ClusterName },
+    /// A user logs in at a cluster (SEC-002).
+    LogIn { cluster: ClusterName },
+    /// A user exchanges the token for one of another cluster (SEC-003).
+    Exchange { cluster: ClusterName },
+    /// An address is resolved through a cluster (MAP-001).
+    Resolve { user: Address, via: ClusterName },
+    /// A device registers and opens its socket (MER).
+    Connect { device: String },
+    /// A device closes its socket on purpose.
+    Disconnect { device: String },
+    /// A conversation is created at a cluster.
+    Create { kind: Kind, others: Vec<Address>, at: ClusterName, key: String },
+    /// The conversation with a peer is looked up.
+    LookUp { other: Address },
+    /// An activity is posted; `text` for a message.
+    Post { conversation: Url, key: String, verb: String, text: Option<String> },
+    /// A conversation is read from after a `seq` on.
+    Read { conversation: Url, after: Count },
+    /// A conversation's state is read.
+    ReadConversation { conversation: Url },
+    /// The own index is read.
+    ReadIndex { after: Count },
+    /// A locus is read.
+    ReadLocus { locus: Url },
+    /// A locus is joined.
+    Join { locus: Url, expect: Count, device: String },
+    /// The own state in a locus is set.
+    SetState { locus: Url, state: ParticipantState, instance: Count },
+    /// A lease is renewed.
+    Renew { locus: Url, instance: Count, device: String },
+    /// The own active loci are listed.
+    ListLoci {},
+    /// A device binds its leg and sends and receives media for a while.
+    Talk { leg: Uuid, packets: u64 },
+    /// Something that must be refused is tried; `expect` says by which code (SEC).
+    Trespass { what: String, requirement: String, expect: Code },
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum Outcome {
+    /// It was done.
+    Done {
+        /// What was answered.
+        answer: Answer,
+    },
+    /// It was refused, with a status and a stable code.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The code; `None` when the body was no problem.
+        code: Option<Code>,
+    },
+    /// Nothing was sent: name, connection or TLS failed.
+    Unreachable {},
+    /// It was sent and no answer came: it may or may not have been done.
+    Unknown {},
+}
+
+/// What was answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "answer")]
+pub enum Answer {
+    /// Only that it was done.
+    Nothing {},
+    /// A user was provisioned.
+    Provisioned { incarnation: Option<Incarnation> },
+    /// A token was issued.
+    Token { audience: String },
+    /// An address was resolved.
+    Resolved(Resolution),
+    /// A device is connected.
+    Connected { id: String },
+    /// A conversation; `created` tells 201 from 200.
+    Conversation { created: bool, conversation: Box<Conversation> },
+    /// The conversation of a pair.
+    Peer(PeerLookup),
+    /// An activity is accepted; `created` tells 201 from 200.
+    Accepted { created: bool, activity: Box<Activity> },
+    /// A page of a conversation.
+    Activities { activities: Vec<Activity>, last_seq: Count },
+    /// A page of an index.
+    Index { entries: Vec<IndexEntry>, cursor: Count },
+    /// A locus.
+    Locus { locus: Box<Locus> },
+    /// A locus was joined.
+    Joined { locus: Box<Locus>, leg: Option<Uuid> },
+    /// The active loci.
+    Loci { loci: Vec<ActiveLocus> },
+}
+
+/// What happened to a device's socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SocketChange {
+    /// Authenticated and ready.
+    Ready,
+    /// Told to re-sync.
+    Resync,
+    /// Ended.
+    Closed,
+}
+
+/// Whether a fault begins or ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FaultPhase {
+    /// It begins.
+    Began,
+    /// It ends.
+    Ended,
+}
+
+/// The phases of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// Users, devices and claims are set up.
+    SetUp,
+    /// People act, faults happen: safety is judged.
+    Act,
+    /// Everything is healed; no new operations.
+    Heal,
+    /// Nothing moves any more; what is read now is what liveness is judged by.
+    Quiescent,
+    /// The run is over.
+    End,
+}
+
+/// A place that was searched for private bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sink {
+    /// `store`, `log`, `wire` and so on.
+    pub place: String,
+    /// How many bytes were searched.
+    pub searched_bytes: u64,
+    /// How many canaries were looked for, in all encodings.
+    pub canaries: u64,
+    /// What was found.
+    pub hits: Vec<SinkHit>,
+}
+
+/// A private thing found where it must not be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkHit {
+    /// Which canary.
+    pub canary: String,
+    /// In which encoding.
+    pub encoding: String,
+    /// Where in the place, in bytes from its start.
+    pub offset: u64,
+    /// What stands around it, printable.
+    pub context: String,
+}
+
+/// Media as a device saw it, summed up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Media {
+    /// The device's leg.
+    pub leg: Uuid,
+    /// The locus.
+    pub locus: Url,
+    /// The call.
+    pub instance: Count,
+    /// Packets sent on the leg.
+    pub sent: u64,
+    /// Packets received, by SSRC: how many, how many out of order, how many twice.
+    pub received: Vec<MediaSource>,
+    /// When the last packet came, in microseconds since the run began.
+    pub last_received_us: Option<u64>,
+}
+
+/// Media from one source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MediaSource {
+    /// The source.
+    pub ssrc: u32,
+    /// Packets received.
+    pub packets: u64,
+    /// Those that came after a later one.
+    pub out_of_order: u64,
+    /// Those that came more than once.
+    pub duplicates: u64,
+}

@@ -1,0 +1,11 @@
+//! Everything observed in a run, and the judges that read it.
+//!
+//! A [`History`] is one append-only stream of typed [`Event`]s with virtual time, host and cause. Its
+//! SHA-256 chain over the event bytes is the proof of determinism. A judge is a pure function of a
+//! history; the same judges read a simulated, a live and a load run.
+//!
+//! **Invariant:** this crate knows the wire (`fusion-protocol`) and nothing of services or engines.
+
+pub mod event;
+
+pub use event::{Body, Call, Event, EventId, Outcome};

@@ -1,0 +1,1 @@
+//! Faulty deployments that prove the checks can fail.

@@ -1,0 +1,1 @@
+//! Checks any deployment against the numbered requirements.

@@ -1,0 +1,1 @@
+//! From a topology to a running federation, on any network.

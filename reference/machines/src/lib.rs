@@ -1,0 +1,1 @@
+//! What the services decide, as pure state machines.

@@ -1,0 +1,1 @@
+//! The provider plane: domain map, claims, consumer placement.

@@ -1,0 +1,1 @@
+//! The media relay: legs and RTP forwarding.

@@ -1,0 +1,3 @@
+//! Serves a provider, a cluster, a relay or a whole federation.
+
+fn main() {}
