@@ -1,0 +1,111 @@
+//! Time, as an argument: monotonic, wall, and waiting.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment of wall time in microseconds since the Unix epoch. For expiry and display, never for order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+/// The waited-for thing did not happen in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out")]
+pub struct Elapsed;
+
+/// A machine's clock. Clones are the same clock.
+#[derive(Clone)]
+pub struct Clock {
+    origin: tokio::time::Instant,
+    wall_at_origin_us: u64,
+    skew_us: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The real clock of this machine.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+    pub fn real() -> Self {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self::starting_at(Timestamp(wall.as_micros() as u64))
+    }
+
+    /// A clock whose wall time is `wall` now and which follows the runtime's time, paused or not.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
+    pub fn starting_at(wall: Timestamp) -> Self {
+        Self { origin: tokio::time::Instant::now(), wall_at_origin_us: wall.0, skew_us: Arc::default() }
+    }
+
+    /// The same time line seen by another machine, whose wall clock can be set wrong by itself.
+    #[must_use]
+    pub fn of_another_host(&self) -> Self {
+        Self { skew_us: Arc::default(), ..self.clone() }
+    }
+
+    /// Sets the wall clock wrong by `us` microseconds (negative: it is behind).
+    pub fn set_skew_us(&self, us: i64) {
+        self.skew_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Time since this clock was made. Never goes backwards, is not skewed.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
+        let now = tokio::time::Instant::now();
+        now.saturating_duration_since(self.origin)
+    }
+
+    /// The same as the standard library's type, for libraries that insist on it.
+    pub(crate) fn instant(&self) -> std::time::Instant {
+        (self.origin + self.now()).into_std()
+    }
+
+    /// Wall time, as wrong as it has been set.
+    #[must_use]
+    pub fn wall(&self) -> Timestamp {
+        let true_us = self.wall_at_origin_us + self.now().as_micros() as u64;
+        Timestamp(true_us.saturating_add_signed(self.skew_us.load(Ordering::Relaxed)))
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, duration: Duration) {
+        #[expect(clippy::disallowed_methods, reason = "the one sleep of the house")]
+        tokio::time::sleep(duration).await;
+    }
+
+    /// Waits until [`Clock::now`] reads `moment`.
+    pub async fn sleep_until(&self, moment: Duration) {
+        #[expect(clippy::disallowed_methods, reason = "the one sleep of the house")]
+        tokio::time::sleep_until(self.origin + moment).await;
+    }
+
+    /// `future`, given up after `limit`.
+    ///
+    /// # Errors
+    /// [`Elapsed`] when it had not ended by then; the future is dropped.
+    pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+        #[expect(clippy::disallowed_methods, reason = "the one time-out of the house")]
+        tokio::time::timeout(limit, future).await.map_err(|_| Elapsed)
+    }
+}
+
+impl Timestamp {
+    /// This moment in whole seconds, as tokens carry it (RFC 7519, NumericDate).
+    #[must_use]
+    pub fn seconds(self) -> u64 {
+        self.0 / 1_000_000
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC, milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = std::time::UNIX_EPOCH + Duration::from_micros(self.0);
+        write!(f, "{}", humantime::format_rfc3339_millis(moment))
+    }
+}

@@ -1,0 +1,30 @@
+//! The seam: everything a service may ask of the world.
+//!
+//! A service receives a [`Host`] and nothing else: network, tasks, time, entropy, store, bus and
+//! probe. It cannot know whether the world behind it is real or simulated.
+//!
+//! **Invariant:** nobody outside this crate names `tokio::net`, `tokio::spawn`, `tokio::time`, a wall
+//! clock or an ambient generator. Lints enforce it.
+//!
+//! Not here: what services decide (`fusion-machines`), what is said (`fusion-protocol`), and anything
+//! about simulated networks or histories.
+
+pub mod bus;
+pub mod clock;
+pub mod entropy;
+pub mod host;
+pub mod http;
+pub mod net;
+pub mod probe;
+pub mod store;
+pub mod tasks;
+pub mod ws;
+
+pub use bus::Bus;
+pub use clock::{Clock, Timestamp};
+pub use entropy::Entropy;
+pub use host::Host;
+pub use net::Net;
+pub use probe::Probe;
+pub use store::Store;
+pub use tasks::Tasks;

@@ -1,0 +1,172 @@
+//! Durable rows behind one small contract, made for pure machines: load, decide, commit.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// The key of a row: parts joined so that the order of keys is the order of their parts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+/// A row as read: its value and the version that a precondition can name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Goes up with every commit that writes the row; never reused, not even after a deletion.
+    pub version: u64,
+    /// What was written.
+    pub value: Bytes,
+}
+
+/// What must still be true of a row when a commit is applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// The row does not exist.
+    Absent,
+    /// The row exists in this version.
+    Version(u64),
+}
+
+/// One atomic change.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// All must hold, or nothing is written.
+    pub expects: Vec<(Key, Expect)>,
+    /// Rows written.
+    pub puts: Vec<(Key, Bytes)>,
+    /// Rows removed.
+    pub deletes: Vec<Key>,
+}
+
+/// Why the store did not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A precondition did not hold: load again and decide again.
+    #[error("a row has changed since it was read")]
+    Conflict,
+    /// The disk is full or refuses: nothing was written, nothing acknowledged is lost.
+    #[error("the store cannot write: {0}")]
+    Refused(String),
+    /// The machine has crashed, or the store is closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// A store of rows. Every call is atomic; a successful commit is durable when it returns.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// The rows of `keys`, in that order, as of one moment.
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError>;
+
+    /// Rows whose key is at least `from` and below `until`, in key order, at most `limit`.
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError>;
+
+    /// Applies the batch, or nothing of it.
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
+}
+
+impl Key {
+    /// Joins `parts`. Each part is escaped and ended, so that no part can run into the next and
+    /// `("a","b") < ("a","c") < ("ab")`.
+    #[must_use]
+    pub fn of(parts: &[&[u8]]) -> Self {
+        let mut joined = Vec::with_capacity(parts.iter().map(|part| part.len() + 2).sum());
+        for part in parts {
+            for &byte in *part {
+                joined.push(byte);
+                if byte == 0 {
+                    joined.push(0xff);
+                }
+            }
+            joined.extend_from_slice(&[0, 1]);
+        }
+        Self(joined.into())
+    }
+
+    /// The key just after every key that starts with this one's parts: `scan(&prefix, &prefix.end(), n)`
+    /// reads all rows below `prefix`.
+    #[must_use]
+    pub fn end(&self) -> Self {
+        let mut bytes = self.0.to_vec();
+        bytes.push(0xff);
+        bytes.push(0xff);
+        Self(bytes.into())
+    }
+
+    /// The parts this key was made of.
+    #[must_use]
+    pub fn parts(&self) -> Vec<Vec<u8>> {
+        let mut parts = Vec::new();
+        let mut part = Vec::new();
+        let mut bytes = self.0.iter().copied();
+        while let Some(byte) = bytes.next() {
+            match (byte, if byte == 0 { bytes.next() } else { None }) {
+                (0, Some(1)) => parts.push(std::mem::take(&mut part)),
+                _ => part.push(byte),
+            }
+        }
+        parts
+    }
+
+    /// The key's bytes, ordered as the store orders.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A key read back from a back-end.
+    #[must_use]
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Batch {
+    /// Adds a precondition: the row is still as it was read.
+    pub fn expect(&mut self, key: &Key, read: Option<&Row>) -> &mut Self {
+        let expect = read.map_or(Expect::Absent, |row| Expect::Version(row.version));
+        self.expects.push((key.clone(), expect));
+        self
+    }
+
+    /// Adds a write.
+    pub fn put(&mut self, key: Key, value: impl Into<Bytes>) -> &mut Self {
+        self.puts.push((key, value.into()));
+        self
+    }
+
+    /// Adds a removal.
+    pub fn delete(&mut self, key: Key) -> &mut Self {
+        self.deletes.push(key);
+        self
+    }
+
+    /// Takes over everything of `other`.
+    pub fn merge(&mut self, other: Self) -> &mut Self {
+        self.expects.extend(other.expects);
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+        self
+    }
+
+    /// Whether it would change nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.puts.is_empty() && self.deletes.is_empty()
+    }
+}
+
+#[async_trait]
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        (**self).get(keys).await
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        (**self).scan(from, until, limit).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        (**self).commit(batch).await
+    }
+}

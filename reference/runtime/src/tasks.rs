@@ -1,0 +1,141 @@
+//! The only way to start concurrent work, so that a machine can be stopped, paused and counted.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// The tasks of one machine. Clones share one list.
+#[derive(Clone, Default)]
+pub struct Tasks(Arc<Scope>);
+
+/// A started task. Dropping it leaves the task running.
+pub struct Task<T>(tokio::task::JoinHandle<T>);
+
+#[derive(Default)]
+struct Scope {
+    next: AtomicU64,
+    panics: AtomicU64,
+    closed: AtomicBool,
+    paused: AtomicBool,
+    alive: Mutex<BTreeMap<u64, Option<tokio::task::AbortHandle>>>,
+    waiting: Mutex<Vec<Waker>>,
+    hesitate: Mutex<Option<Hesitate>>,
+}
+
+/// Decides, at each poll, whether a task steps back once to let the others go first. A simulator
+/// uses it to explore the orders in which ready tasks can run.
+pub type Hesitate = Box<dyn FnMut() -> bool + Send>;
+
+impl Tasks {
+    /// Starts `future` on this machine. After [`Tasks::abort_all`] it is dropped unstarted.
+    pub fn spawn<F>(&self, future: F) -> Task<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let guarded = Guarded { inner: Box::pin(future), scope: self.0.clone(), id, stepped_back: false };
+        lock(&self.0.alive).insert(id, None);
+        #[expect(clippy::disallowed_methods, reason = "the one spawn of the house")]
+        let handle = tokio::spawn(guarded);
+        if self.0.closed.load(Ordering::Relaxed) {
+            handle.abort();
+        }
+        if let Some(entry) = lock(&self.0.alive).get_mut(&id) {
+            *entry = Some(handle.abort_handle());
+        }
+        Task(handle)
+    }
+
+    /// Ends every task at its next await; later spawns end at once. The machine has crashed.
+    pub fn abort_all(&self) {
+        self.0.closed.store(true, Ordering::Relaxed);
+        let handles: Vec<_> = lock(&self.0.alive).values().flatten().cloned().collect();
+        handles.iter().for_each(tokio::task::AbortHandle::abort);
+        self.resume();
+    }
+
+    /// Stops every task where it is, as SIGSTOP does, until [`Tasks::resume`].
+    pub fn pause(&self) {
+        self.0.paused.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets paused tasks go on.
+    pub fn resume(&self) {
+        self.0.paused.store(false, Ordering::Relaxed);
+        lock(&self.0.waiting).drain(..).for_each(Waker::wake);
+    }
+
+    /// Installs the decision of when a task steps back (see [`Hesitate`]).
+    pub fn hesitate(&self, decide: Hesitate) {
+        *lock(&self.0.hesitate) = Some(decide);
+    }
+
+    /// How many tasks have not ended.
+    #[must_use]
+    pub fn alive(&self) -> usize {
+        lock(&self.0.alive).len()
+    }
+
+    /// How many tasks have ended by a panic.
+    #[must_use]
+    pub fn panics(&self) -> u64 {
+        self.0.panics.load(Ordering::Relaxed)
+    }
+}
+
+impl<T> Task<T> {
+    /// Ends the task at its next await.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Waits for the task's result; `None` when it was aborted or panicked.
+    pub async fn join(self) -> Option<T> {
+        self.0.await.ok()
+    }
+}
+
+/// A future that honours its machine's pause and leaves the list when it ends.
+struct Guarded<F> {
+    inner: Pin<Box<F>>,
+    scope: Arc<Scope>,
+    id: u64,
+    stepped_back: bool,
+}
+
+impl<F: Future> Future for Guarded<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        if self.scope.paused.load(Ordering::Relaxed) {
+            lock(&self.scope.waiting).push(context.waker().clone());
+            return Poll::Pending;
+        }
+        let step_back =
+            !self.stepped_back && lock(&self.scope.hesitate).as_mut().is_some_and(|decide| decide());
+        self.stepped_back = step_back;
+        if step_back {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.inner.as_mut().poll(context)
+    }
+}
+
+impl<F> Drop for Guarded<F> {
+    fn drop(&mut self) {
+        lock(&self.scope.alive).remove(&self.id);
+        if std::thread::panicking() {
+            self.scope.panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A poisoned lock only says that another task panicked; the lists stay usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
