@@ -1,0 +1,40 @@
+//! What a cluster is told about itself.
+
+use fusion_protocol::{ClusterName, Url, UrlTemplate};
+use serde::{Deserialize, Serialize};
+
+/// Whose users a cluster serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OrgRole {
+    /// An org's own users, by claimed domains.
+    Private,
+    /// Everybody under no other org.
+    Consumer,
+}
+
+/// An identity provider whose assertions the authorisation server accepts (SEC-002).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityProvider {
+    /// Its issuer name.
+    pub issuer: String,
+    /// Its raw Ed25519 public key.
+    pub public_key: [u8; 32],
+}
+
+/// A cluster's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Its name, for ever.
+    pub name: ClusterName,
+    /// Its org.
+    pub org: String,
+    /// Whose users it serves.
+    pub role: OrgRole,
+    /// How URLs of services are made.
+    pub template: UrlTemplate,
+    /// Who may vouch for its users and admins.
+    pub identity_providers: Vec<IdentityProvider>,
+    /// The control interfaces of its relays, preferred first.
+    pub relays: Vec<Url>,
+}

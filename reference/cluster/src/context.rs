@@ -1,0 +1,113 @@
+//! What all services of a cluster share.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use fusion_protocol::{ClusterName, Service, Url};
+use fusion_runtime::{Host, http};
+
+use crate::auth::{SigningKey, Verifier, Verify};
+use crate::locks::Locks;
+use crate::{ClusterConfig, locus, mercury, outbox, users};
+
+/// A running cluster, as its services see it. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster(Arc<Shared>);
+
+/// What a [`Cluster`] holds.
+pub struct Shared {
+    /// The machine it runs on.
+    pub host: Host,
+    /// Its configuration.
+    pub config: ClusterConfig,
+    /// Its way to others.
+    pub http: http::Client,
+    /// The key that signs its tokens and its calls.
+    pub signing: SigningKey,
+    /// Who decides which tokens hold.
+    pub verifier: Arc<dyn Verify>,
+    /// Serialises work on one object inside this instance; the store's preconditions decide between
+    /// instances.
+    pub(crate) locks: Locks,
+    pub(crate) map: users::Replica,
+    pub(crate) sockets: mercury::Sockets,
+    pub(crate) outbox: outbox::Outbox,
+    pub(crate) leases: locus::Leases,
+}
+
+/// Why a cluster did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be read or written.
+    #[error("the cluster's store failed at the start: {0}")]
+    Store(#[from] fusion_runtime::store::StoreError),
+    /// A row of the store could not be understood.
+    #[error("the cluster's store holds a row that this version cannot read: {0}")]
+    Row(String),
+}
+
+impl Cluster {
+    /// Starts a cluster on `host`: reads or makes its key, then starts its background tasks.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn start(host: Host, config: ClusterConfig) -> Result<Self, StartError> {
+        Self::start_with(host, config, Arc::new(Verifier)).await
+    }
+
+    /// As [`Cluster::start`], with another judge of tokens: how a faulty deployment is made.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn start_with(
+        host: Host,
+        config: ClusterConfig,
+        verifier: Arc<dyn Verify>,
+    ) -> Result<Self, StartError> {
+        let signing = SigningKey::load_or_make(&host).await?;
+        let map = users::Replica::load(&host).await?;
+        let cluster = Self(Arc::new(Shared {
+            http: http::Client::new(&host),
+            host,
+            config,
+            signing,
+            verifier,
+            locks: Locks::default(),
+            map,
+            sockets: mercury::Sockets::default(),
+            outbox: outbox::Outbox::default(),
+            leases: locus::Leases::default(),
+        }));
+        users::start(&cluster);
+        outbox::start(&cluster).await?;
+        locus::start(&cluster).await?;
+        mercury::start(&cluster);
+        Ok(cluster)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &ClusterName {
+        &self.config.name
+    }
+
+    /// The URL of `path` (starting with `/`, encoded) at one of its own services.
+    #[must_use]
+    pub fn url(&self, service: Service, path: &str) -> Url {
+        self.config.template.url(&self.config.name, service, path)
+    }
+
+    /// Its issuer URL, which is also the audience of tokens that are good for it.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        fusion_protocol::auth::issuer(&self.config.template, &self.config.name)
+    }
+}
+
+impl Deref for Cluster {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

@@ -1,0 +1,9 @@
+//! index.
+
+use axum::Router;
+
+use crate::Cluster;
+
+pub(crate) fn routes() -> Router<Cluster> {
+    Router::new()
+}

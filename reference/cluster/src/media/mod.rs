@@ -1,0 +1,1 @@
+//! Media legs from the cluster's relays (MED).

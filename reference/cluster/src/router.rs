@@ -1,0 +1,117 @@
+//! The REST router in front of a cluster: from host and path to a service (OPS-009). Keeps no state.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use fusion_protocol::{Code, Service};
+use fusion_runtime::probe::Level;
+use http::{HeaderValue, header};
+use serde_json::json;
+use tower::ServiceExt as _;
+
+use crate::reply::Refusal;
+use crate::{Cluster, auth, conversation, index, locus, mercury, provisioning, users};
+
+/// Everything that a cluster serves, behind one listener.
+pub fn router(cluster: &Cluster) -> Router {
+    let services: BTreeMap<Service, Router> = Service::ALL
+        .into_iter()
+        .filter_map(|service| Some((service, routes_of(service, cluster)?)))
+        .collect();
+    let template = cluster.config.template.clone();
+    let name = cluster.config.name.clone();
+    Router::new().fallback(move |request: Request| {
+        let found =
+            service_of(&request, |service| (template.host(&name, service), template.path_prefix(service)));
+        let service = found.and_then(|(service, prefix)| Some((services.get(&service)?.clone(), prefix)));
+        async move {
+            match service {
+                Some((service, prefix)) => forward(service, request, &prefix).await,
+                None => Refusal::from(Code::NotFound).into_response(),
+            }
+        }
+    })
+}
+
+/// A router of our own with the manners of the house: problems for unknown paths and methods, and one
+/// log line a request.
+pub fn with_manners(router: Router, host: &fusion_runtime::Host, service: &'static str) -> Router {
+    let host = host.clone();
+    router
+        .fallback(|| async { Refusal::from(Code::NotFound) })
+        .method_not_allowed_fallback(|| async { Refusal::from(Code::MethodNotAllowed) })
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let host = host.clone();
+            async move { logged(&host, service, request, next).await }
+        }))
+}
+
+fn routes_of(service: Service, cluster: &Cluster) -> Option<Router> {
+    let routes = match service {
+        Service::Auth => auth::routes(),
+        Service::Conv => conversation::routes().merge(index::routes()).merge(locus::call_routes()),
+        Service::Locus => locus::list_routes(),
+        Service::Mercury => mercury::routes(),
+        Service::Provisioning => provisioning::routes(),
+        Service::Users => users::routes(),
+        Service::Media | Service::Relay => return None,
+    };
+    let routes = routes.route("/v1/health", axum::routing::get(|| async { "ok" }));
+    Some(with_manners(routes.with_state(cluster.clone()), &cluster.host, service.as_str()))
+}
+
+fn service_of(request: &Request, place: impl Fn(Service) -> (String, String)) -> Option<(Service, String)> {
+    let authority = request.headers().get(header::HOST)?.to_str().ok()?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_ascii_lowercase();
+    let path = request.uri().path();
+    Service::ALL.into_iter().find_map(|service| {
+        let (its_host, prefix) = place(service);
+        let below = path.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
+        (host == its_host && below).then_some((service, prefix))
+    })
+}
+
+async fn forward(service: Router, mut request: Request<Body>, prefix: &str) -> Response {
+    if !prefix.is_empty() {
+        let rest =
+            request.uri().path_and_query().map_or("/", |both| &both.as_str()[prefix.len()..]).to_owned();
+        match rest.parse() {
+            Ok(uri) => *request.uri_mut() = uri,
+            Err(_) => return Refusal::from(Code::BadRequest).into_response(),
+        }
+    }
+    match service.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// PRI-005: the route's template, never its path.
+async fn logged(
+    host: &fusion_runtime::Host,
+    service: &'static str,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let started = host.clock.now();
+    let mut response = next.run(request).await;
+    let took_us = (host.clock.now() - started).as_micros() as u64;
+    let status = response.status().as_u16();
+    let level = if status >= 500 { Level::Warn } else { Level::Debug };
+    host.probe.log(
+        level,
+        "http.request",
+        json!({"service": service, "method": method.as_str(), "route": route, "status": status, "tookUs": took_us}),
+    );
+    if let Ok(name) = HeaderValue::from_str(&host.name) {
+        response.headers_mut().insert(fusion_protocol::headers::CLUSTER, name);
+    }
+    response
+}
