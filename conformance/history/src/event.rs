@@ -1,4 +1,7 @@
-//! What can be observed.
+//! What can be observed: the contract between those who record (engines, devices) and those who read
+//! (judges, reports).
+//!
+//! Not responsible for order or integrity ([`crate::history`]), nor for what it means ([`crate::judge`]).
 
 use fusion_protocol::conversation::{Activity, Conversation, Kind, PeerLookup};
 use fusion_protocol::index::IndexEntry;
@@ -27,14 +30,13 @@ pub struct Event {
     /// The event that led to it, when known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<EventId>,
-    /// What.
-    #[serde(flatten)]
+    /// What. Nested in JSON, for several bodies have an `id` of their own.
     pub body: Body,
 }
 
 /// What was observed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "event")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "event")]
 pub enum Body {
     /// Who is who; the first event of every history.
     World(World),
@@ -184,7 +186,8 @@ pub struct WorldUser {
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "call")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "call")]
+#[expect(missing_docs, reason = "the fields are the arguments of the call, by SPEC's names")]
 pub enum Call {
     /// An admin provisions a user at a cluster (PRO-002).
     Provision { user: Address, cluster: ClusterName },
@@ -230,7 +233,7 @@ pub enum Call {
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "outcome")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "outcome")]
 pub enum Outcome {
     /// It was done.
     Done {
@@ -252,7 +255,8 @@ pub enum Outcome {
 
 /// What was answered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "answer")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "answer")]
+#[expect(missing_docs, reason = "the fields are the members of the wire message, by SPEC's names")]
 pub enum Answer {
     /// Only that it was done.
     Nothing {},
@@ -268,10 +272,21 @@ pub enum Answer {
     Conversation { created: bool, conversation: Box<Conversation> },
     /// The conversation of a pair.
     Peer(PeerLookup),
-    /// An activity is accepted; `created` tells 201 from 200.
-    Accepted { created: bool, activity: Box<Activity> },
-    /// A page of a conversation.
-    Activities { activities: Vec<Activity>, last_seq: Count },
+    /// An activity is accepted; `created` tells 201 from 200. `redirected_to` is the conversation that
+    /// answered when it was not the one asked (308 of a superseded one).
+    Accepted {
+        created: bool,
+        activity: Box<Activity>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        redirected_to: Option<Url>,
+    },
+    /// A page of a conversation. `redirected_to` as above: its `seq`s are those of that conversation.
+    Activities {
+        activities: Vec<Activity>,
+        last_seq: Count,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        redirected_to: Option<Url>,
+    },
     /// A page of an index.
     Index { entries: Vec<IndexEntry>, cursor: Count },
     /// A locus.
@@ -358,11 +373,15 @@ pub struct Media {
     pub locus: Url,
     /// The call.
     pub instance: Count,
+    /// The SSRC it sent with.
+    pub ssrc: u32,
+    /// Whether the relay had answered its binding request (MED-001); an intruder's is `false`.
+    pub bound: bool,
     /// Packets sent on the leg.
     pub sent: u64,
     /// Packets received, by SSRC: how many, how many out of order, how many twice.
     pub received: Vec<MediaSource>,
-    /// When the last packet came, in microseconds since the run began.
+    /// When the last packet came from any source, in microseconds since the run began.
     pub last_received_us: Option<u64>,
 }
 
@@ -378,4 +397,6 @@ pub struct MediaSource {
     pub out_of_order: u64,
     /// Those that came more than once.
     pub duplicates: u64,
+    /// When the last one came, in microseconds since the run began.
+    pub last_us: u64,
 }

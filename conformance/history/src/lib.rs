@@ -7,5 +7,9 @@
 //! **Invariant:** this crate knows the wire (`fusion-protocol`) and nothing of services or engines.
 
 pub mod event;
+pub mod history;
+pub mod recorder;
 
-pub use event::{Body, Call, Event, EventId, Outcome};
+pub use event::{Answer, Body, Call, Event, EventId, Outcome, Phase};
+pub use history::{Checkpoints, Difference, History, HistoryError, first_difference};
+pub use recorder::Recorder;
