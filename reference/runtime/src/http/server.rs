@@ -20,9 +20,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Service as _;
 
 use super::{HyperTimer, PeerAddr};
+use crate::Host;
 use crate::net::{Listener, Stream};
 use crate::probe::Level;
-use crate::Host;
 
 /// How many connections one listening address serves at once, WebSockets included; further ones wait
 /// to be accepted.

@@ -1,6 +1,22 @@
 //! Durable rows behind one small contract, made for pure machines: load, decide, commit.
+//!
+//! Back-ends: [`MemoryStore`] for simulated worlds, [`EmbeddedStore`] for one machine. All of them run
+//! the same conformance tests (`conformance.rs`).
+//!
+//! Not here: what the rows mean, and repeating a refused decision (the service that decided does it).
+
+#[cfg(test)]
+mod conformance;
+mod embedded;
+mod file;
+mod memory;
+mod sim_disk;
 
 use std::sync::Arc;
+
+pub use embedded::{EmbeddedStore, OpenError};
+pub use memory::MemoryStore;
+pub use sim_disk::{DiskFault, SimDisk};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,7 +43,7 @@ pub enum Expect {
     Version(u64),
 }
 
-/// One atomic change.
+/// One atomic change. Removals come first: a row that is both removed and written is written.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// All must hold, or nothing is written.
@@ -47,7 +63,7 @@ pub enum StoreError {
     /// The disk is full or refuses: nothing was written, nothing acknowledged is lost.
     #[error("the store cannot write: {0}")]
     Refused(String),
-    /// The machine has crashed, or the store is closed.
+    /// The machine has crashed, or the store is closed: whether a commit was written is unknown.
     #[error("the store is closed")]
     Closed,
 }
@@ -61,7 +77,7 @@ pub trait Store: Send + Sync + 'static {
     /// Rows whose key is at least `from` and below `until`, in key order, at most `limit`.
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError>;
 
-    /// Applies the batch, or nothing of it.
+    /// Applies the batch, or nothing of it. A commit that is no longer waited for may still happen.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 }
 
@@ -84,12 +100,16 @@ impl Key {
     }
 
     /// The key just after every key that starts with this one's parts: `scan(&prefix, &prefix.end(), n)`
-    /// reads all rows below `prefix`.
+    /// reads all rows below `prefix`. Of the key without parts: after every key whose first part does
+    /// not begin with 256 bytes of 0xff.
     #[must_use]
     pub fn end(&self) -> Self {
         let mut bytes = self.0.to_vec();
-        bytes.push(0xff);
-        bytes.push(0xff);
+        match bytes.last_mut() {
+            // A part ends with 0 1; nothing that goes on from there, and nothing else, lies before 0 2.
+            Some(last) => *last += 1,
+            None => bytes.resize(256, 0xff),
+        }
         Self(bytes.into())
     }
 
@@ -168,5 +188,42 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         (**self).commit(batch).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Parts of bytes that the encoding treats differently, and of any.
+    fn parts() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        let byte = prop_oneof![Just(0), Just(1), Just(2), Just(0xfe), Just(0xff), any::<u8>()];
+        vec(vec(byte, 0..4), 0..4)
+    }
+
+    fn key(parts: &[Vec<u8>]) -> Key {
+        Key::of(&parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_ordered_as_their_parts(a in parts(), b in parts()) {
+            prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn a_key_gives_its_parts_back(a in parts()) {
+            prop_assert_eq!(key(&a).parts(), a);
+        }
+
+        #[test]
+        fn a_range_to_the_end_holds_what_starts_with_the_parts_and_nothing_else(a in parts(), b in parts()) {
+            prop_assume!(!a.is_empty());
+            let (prefix, other) = (key(&a), key(&b));
+            prop_assert_eq!(prefix <= other && other < prefix.end(), b.starts_with(&a));
+        }
     }
 }
