@@ -1,1 +1,3 @@
 //! The deterministic simulator: plans, networks, exploration.
+
+pub mod fabric;

@@ -1,0 +1,202 @@
+//! A machine's durable store.
+//!
+//! One writer, in order: a commit waits for those before it and takes virtual time. It goes on when
+//! its caller is gone. At a crash, what was acknowledged is there; of what was not, a seeded number of
+//! the first commits is there and the rest is not, as with a log cut anywhere. Reading takes no time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fusion_runtime::store::{Batch, Expect, Key, Row, StoreError};
+use fusion_runtime::{Entropy, Store};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::fault::FaultId;
+use super::host::{HostId, Incarnation};
+use super::world::{Event, Shared, State};
+
+/// How disks behave when nothing is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskOptions {
+    /// The least time a commit takes, microseconds.
+    pub commit_us_min: u64,
+    /// And up to this much more, microseconds.
+    pub commit_us_jitter: u64,
+}
+
+/// Rows, and the commits on their way to them.
+pub(super) struct Disk {
+    rows: BTreeMap<Key, Row>,
+    version: u64,
+    pending: VecDeque<Pending>,
+    next_ticket: u64,
+    writer_free_us: u64,
+    entropy: Entropy,
+    options: DiskOptions,
+    pub(super) slow: Option<(FaultId, u64)>,
+    pub(super) full: Option<FaultId>,
+}
+
+struct Pending {
+    ticket: u64,
+    batch: Batch,
+    reply: oneshot::Sender<Result<(), StoreError>>,
+}
+
+/// The store as one incarnation of a machine sees it.
+pub(super) struct DiskStore {
+    pub(super) shared: Arc<Shared>,
+    pub(super) machine: Incarnation,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self { commit_us_min: 300, commit_us_jitter: 700 }
+    }
+}
+
+impl Disk {
+    pub(super) fn new(options: DiskOptions, entropy: Entropy) -> Self {
+        Self {
+            rows: BTreeMap::new(),
+            version: 0,
+            pending: VecDeque::new(),
+            next_ticket: 0,
+            writer_free_us: 0,
+            entropy,
+            options,
+            slow: None,
+            full: None,
+        }
+    }
+
+    /// Every row, in key order.
+    pub(super) fn dump(&self) -> Vec<(Key, Row)> {
+        self.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect()
+    }
+
+    /// Power is gone: some of the first commits in flight are on the disk, the rest is lost.
+    pub(super) fn cut(&mut self) {
+        let written = self.entropy.below(self.pending.len() as u64 + 1);
+        for (place, pending) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            if (place as u64) < written && self.full.is_none() {
+                // Nobody is left to hear of a conflict.
+                let _ = self.apply(pending.batch);
+            }
+        }
+        self.writer_free_us = 0;
+    }
+
+    /// Queues a commit; says when it will be done.
+    fn queue(
+        &mut self,
+        now_us: u64,
+        batch: Batch,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+    ) -> (u64, u64) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.pending.push_back(Pending { ticket, batch, reply });
+        let slow_us = self.slow.map_or(0, |(_, us)| us);
+        let takes_us =
+            self.options.commit_us_min + self.entropy.below(self.options.commit_us_jitter + 1) + slow_us;
+        self.writer_free_us = self.writer_free_us.max(now_us) + takes_us;
+        (ticket, self.writer_free_us)
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
+        let holds = |(key, expect): &(Key, Expect)| match expect {
+            Expect::Absent => !self.rows.contains_key(key),
+            Expect::Version(version) => self.rows.get(key).is_some_and(|row| row.version == *version),
+        };
+        if !batch.expects.iter().all(holds) {
+            return Err(StoreError::Conflict);
+        }
+        self.version += 1;
+        for key in &batch.deletes {
+            self.rows.remove(key);
+        }
+        for (key, value) in batch.puts {
+            self.rows.insert(key, Row { version: self.version, value: own(&value) });
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    /// The commit `ticket` is through, unless the machine has crashed since.
+    pub(super) fn on_committed(&mut self, host: HostId, ticket: u64) {
+        let disk = &mut self.host_mut(host).disk;
+        if disk.pending.front().is_none_or(|first| first.ticket != ticket) {
+            return;
+        }
+        let Some(Pending { batch, reply, .. }) = disk.pending.pop_front() else { return };
+        let full = disk.full;
+        let done = match full {
+            Some(_) => Err(StoreError::Refused("no space left on the disk".into())),
+            None => disk.apply(batch),
+        };
+        // The caller may have stopped waiting; the commit stands all the same.
+        let _ = reply.send(done);
+        if let Some(fault) = full {
+            self.faults.took_effect(fault);
+        }
+    }
+
+    fn begin_commit(
+        &mut self,
+        machine: Incarnation,
+        batch: Batch,
+    ) -> Result<oneshot::Receiver<Result<(), StoreError>>, StoreError> {
+        let now_us = self.now_us();
+        let disk = self.disk(machine)?;
+        let (reply, done) = oneshot::channel();
+        let (ticket, due_us) = disk.queue(now_us, batch, reply);
+        if let Some((fault, _)) = disk.slow {
+            self.faults.took_effect(fault);
+        }
+        self.agenda.push(due_us, Event::Committed { host: machine.host, ticket });
+        Ok(done)
+    }
+
+    /// The disk, unless `machine` is a zombie.
+    fn disk(&mut self, machine: Incarnation) -> Result<&mut Disk, StoreError> {
+        if !self.is_alive(machine) {
+            return Err(StoreError::Closed);
+        }
+        Ok(&mut self.host_mut(machine.host).disk)
+    }
+}
+
+#[async_trait]
+impl Store for DiskStore {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        let mut state = self.shared.lock();
+        let disk = state.disk(self.machine)?;
+        Ok(keys.iter().map(|key| disk.rows.get(key).cloned()).collect())
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        let mut state = self.shared.lock();
+        let disk = state.disk(self.machine)?;
+        if from >= until {
+            return Ok(Vec::new());
+        }
+        let rows = disk.rows.range(from..until).take(limit);
+        Ok(rows.map(|(key, row)| (key.clone(), row.clone())).collect())
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let done = self.shared.lock().begin_commit(self.machine, batch)?;
+        done.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+/// A copy of its own: a small value must not keep a large buffer alive.
+fn own(value: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(value)
+}

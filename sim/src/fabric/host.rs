@@ -1,0 +1,463 @@
+//! Machines: how they start, end, come back and stand still.
+//!
+//! Every life of a machine is an *incarnation* with tasks, randomness and network of its own; the
+//! disk, the clock and the address stay. What is left of an ended incarnation is fenced off: its calls
+//! fail and change nothing.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fusion_runtime::bus::LocalBus;
+use fusion_runtime::net::{Listener, Stream, Udp};
+use fusion_runtime::probe::Level;
+use fusion_runtime::{Bus, Clock, Host, Net, Probe, Tasks};
+use serde_json::Value;
+
+use super::disk::{Disk, DiskStore};
+use super::fault::{FaultError, FaultId, Place};
+use super::world::{Shared, State, World, WorldError};
+use super::{tcp, udp};
+
+/// The first port handed out when none is asked for (RFC 6335, dynamic ports).
+const FIRST_FREE_PORT: u16 = 49_152;
+
+/// How often a crash lets the others run until the last task must have ended. A task ends at its
+/// next poll; only one that never comes back to the runtime needs more.
+const YIELDS_MAX: usize = 10_000;
+
+/// The index of a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostId(pub(super) u32);
+
+/// One life of one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Incarnation {
+    pub(super) host: HostId,
+    pub(super) number: u32,
+}
+
+/// Whether a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It runs.
+    Up,
+    /// Its processes are dead; its kernel answers.
+    Crashed,
+    /// It has no power.
+    Off,
+}
+
+/// What the world keeps of a machine.
+pub(super) struct HostSlot {
+    pub(super) name: Arc<str>,
+    pub(super) ip: IpAddr,
+    pub(super) datacenter: Arc<str>,
+    group: Option<Arc<str>>,
+    pub(super) life: Life,
+    incarnation: u32,
+    /// Whether its processes stand still, and by which fault.
+    pub(super) paused: Option<Option<FaultId>>,
+    pub(super) tapped: bool,
+    next_port: u16,
+    pub(super) disk: Disk,
+    pub(super) clock: Clock,
+    tasks: Tasks,
+    machine: Option<Host>,
+    bus: Option<Arc<dyn Bus>>,
+    probe: Arc<dyn Probe>,
+    boot: Option<Boot>,
+}
+
+type Boot = Arc<dyn Fn(Host) + Send + Sync>;
+
+/// A machine about to be added to the world.
+#[must_use = "a machine exists from `start` on"]
+pub struct HostBuilder {
+    world: World,
+    name: Arc<str>,
+    ip: IpAddr,
+    datacenter: Arc<str>,
+    group: Option<Arc<str>>,
+    bus: Option<Arc<dyn Bus>>,
+    probe: Arc<dyn Probe>,
+    boot: Option<Boot>,
+}
+
+impl HostBuilder {
+    pub(super) fn new(world: World, name: &str, ip: IpAddr, datacenter: &str) -> Self {
+        let (name, datacenter) = (name.into(), datacenter.into());
+        Self { world, name, ip, datacenter, group: None, bus: None, probe: Arc::new(Silent), boot: None }
+    }
+
+    /// Makes it one of a group that faults can name, for example the hosts of one cluster.
+    pub fn group(mut self, group: &str) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Gives it a bus to share with others. Without, each incarnation has one of its own.
+    pub fn bus(mut self, bus: Arc<dyn Bus>) -> Self {
+        self.bus = Some(bus);
+        self
+    }
+
+    /// Where it reports to. Without, nowhere.
+    pub fn probe(mut self, probe: Arc<dyn Probe>) -> Self {
+        self.probe = probe;
+        self
+    }
+
+    /// What runs on it after a restart: called inside the run with the new incarnation, to spawn on
+    /// `host.tasks` whatever it served before. Not called by [`HostBuilder::start`].
+    pub fn boot(mut self, boot: impl Fn(Host) + Send + Sync + 'static) -> Self {
+        self.boot = Some(Arc::new(boot));
+        self
+    }
+
+    /// Adds the machine to the world, running and with an empty disk.
+    ///
+    /// # Errors
+    /// When another machine has its name or its address.
+    pub fn start(self) -> Result<Host, WorldError> {
+        let world = self.world.clone();
+        let mut state = world.shared.lock();
+        if state.host_by_name.contains_key(&self.name) {
+            return Err(WorldError::NameTaken(self.name.to_string()));
+        }
+        if state.host_by_ip.contains_key(&self.ip) {
+            return Err(WorldError::AddressTaken(self.ip));
+        }
+        let id = HostId(state.hosts.len() as u32);
+        let disk =
+            Disk::new(state.options.disk.clone(), state.entropy.stream(&format!("disk/{}", self.name)));
+        state.host_by_name.insert(self.name.clone(), id);
+        state.host_by_ip.insert(self.ip, id);
+        let slot = HostSlot {
+            life: Life::Up,
+            incarnation: 0,
+            paused: None,
+            tapped: state.observer.watches_bytes(&self.name),
+            next_port: FIRST_FREE_PORT,
+            disk,
+            clock: state.clock.of_another_host(),
+            tasks: Tasks::default(),
+            machine: None,
+            name: self.name,
+            ip: self.ip,
+            datacenter: self.datacenter,
+            group: self.group,
+            bus: self.bus,
+            probe: self.probe,
+            boot: self.boot,
+        };
+        state.hosts.push(slot);
+        Ok(state.bear(id, &world.shared))
+    }
+}
+
+impl World {
+    /// A machine to be added: its name, its address, and its data centre, which decides over its
+    /// distance to others.
+    pub fn host(&self, name: &str, ip: IpAddr, datacenter: &str) -> HostBuilder {
+        HostBuilder::new(self.clone(), name, ip, datacenter)
+    }
+
+    /// The present incarnation of a machine; `None` when it is down or unknown.
+    #[must_use]
+    pub fn machine(&self, name: &str) -> Option<Host> {
+        let state = self.shared.lock();
+        let id = state.host_by_name.get(name)?;
+        state.host(*id).machine.clone()
+    }
+
+    /// The names of all machines, in the order in which they were started.
+    #[must_use]
+    pub fn machines(&self) -> Vec<Arc<str>> {
+        self.shared.lock().hosts.iter().map(|slot| slot.name.clone()).collect()
+    }
+
+    /// Kills the machine's processes. Its kernel resets their connections and refuses new ones; its
+    /// disk stays. Not to be called from the machine's own tasks.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    ///
+    /// # Panics
+    /// When a task of the machine does not end: it would be a leak.
+    pub async fn crash(&self, name: &str) -> Result<(), FaultError> {
+        self.take_down(self.find(name)?, Life::Crashed).await;
+        Ok(())
+    }
+
+    /// Cuts the machine's power. Peers learn nothing until they send; its disk stays.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    ///
+    /// # Panics
+    /// When a task of the machine does not end: it would be a leak.
+    pub async fn power_off(&self, name: &str) -> Result<(), FaultError> {
+        self.take_down(self.find(name)?, Life::Off).await;
+        Ok(())
+    }
+
+    /// Starts the machine again on its old disk, crashing it first when it is up, and boots it.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub async fn restart(&self, name: &str) -> Result<Host, FaultError> {
+        Ok(self.bring_up(self.find(name)?).await)
+    }
+
+    /// Stops the machine's processes as by SIGSTOP; its kernel goes on receiving into its buffers.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn pause(&self, name: &str) -> Result<(), FaultError> {
+        let id = self.find(name)?;
+        self.shared.lock().pause(id, None);
+        Ok(())
+    }
+
+    /// Lets the machine's processes go on.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn resume(&self, name: &str) -> Result<(), FaultError> {
+        let id = self.find(name)?;
+        self.shared.lock().resume(id);
+        Ok(())
+    }
+
+    /// Sets the machine's wall clock wrong by `us` microseconds.
+    ///
+    /// # Errors
+    /// When there is no such machine.
+    pub fn set_skew_us(&self, name: &str, us: i64) -> Result<(), FaultError> {
+        let id = self.find(name)?;
+        self.shared.lock().host(id).clock.set_skew_us(us);
+        Ok(())
+    }
+
+    /// Ends the machine's life; says how many tasks that ended.
+    pub(super) async fn take_down(&self, id: HostId, how: Life) -> usize {
+        let tasks = {
+            let mut state = self.shared.lock();
+            if state.host(id).life != Life::Up {
+                return 0;
+            }
+            let slot = state.host_mut(id);
+            slot.life = how;
+            slot.paused = None;
+            slot.machine = None;
+            slot.disk.cut();
+            let tasks = slot.tasks.clone();
+            state.sever(id, how);
+            tasks
+        };
+        let alive = tasks.alive();
+        end(&tasks).await;
+        alive
+    }
+
+    /// Begins a new life of the machine.
+    pub(super) async fn bring_up(&self, id: HostId) -> Host {
+        self.take_down(id, Life::Crashed).await;
+        let (machine, boot) = {
+            let mut state = self.shared.lock();
+            let slot = state.host_mut(id);
+            slot.life = Life::Up;
+            slot.incarnation += 1;
+            slot.tasks = Tasks::default();
+            (state.bear(id, &self.shared), state.host(id).boot.clone())
+        };
+        if let Some(boot) = boot {
+            boot(machine.clone());
+        }
+        machine
+    }
+
+    fn find(&self, name: &str) -> Result<HostId, FaultError> {
+        let state = self.shared.lock();
+        let found = state.host_by_name.get(name).copied();
+        found.ok_or_else(|| FaultError::NobodyThere(Place::Host(name.to_owned())))
+    }
+}
+
+/// Ends `tasks` and waits until the last is gone.
+pub(super) async fn end(tasks: &Tasks) {
+    tasks.abort_all();
+    for _ in 0..YIELDS_MAX {
+        if tasks.alive() == 0 {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tasks.alive(), 0, "tasks outlived their machine");
+}
+
+impl State {
+    pub(super) fn host(&self, id: HostId) -> &HostSlot {
+        &self.hosts[id.0 as usize]
+    }
+
+    pub(super) fn host_mut(&mut self, id: HostId) -> &mut HostSlot {
+        &mut self.hosts[id.0 as usize]
+    }
+
+    /// Whether `machine` is the present life of its host.
+    pub(super) fn is_alive(&self, machine: Incarnation) -> bool {
+        let slot = self.host(machine.host);
+        slot.life == Life::Up && slot.incarnation == machine.number
+    }
+
+    /// Refuses the calls of zombies.
+    pub(super) fn admit(&self, machine: Incarnation) -> io::Result<()> {
+        if self.is_alive(machine) {
+            Ok(())
+        } else {
+            Err(io::Error::new(io::ErrorKind::NotConnected, "the machine is down"))
+        }
+    }
+
+    /// The address a socket of `machine` gets: its own, and a free port when none is asked for.
+    pub(super) fn bind(&mut self, machine: Incarnation, at: SocketAddr) -> io::Result<SocketAddr> {
+        self.admit(machine)?;
+        let own = self.host(machine.host).ip;
+        if at.ip() != own && !at.ip().is_unspecified() && !at.ip().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrNotAvailable,
+                format!("{at} is not this machine's"),
+            ));
+        }
+        let port = if at.port() == 0 { self.free_port(machine.host)? } else { at.port() };
+        Ok(SocketAddr::new(own, port))
+    }
+
+    /// The machine at `to`, which a loopback address makes the caller's own.
+    pub(super) fn destination(&self, from: HostId, to: SocketAddr) -> Option<(HostId, SocketAddr)> {
+        if to.ip().is_loopback() && !self.host_by_ip.contains_key(&to.ip()) {
+            return Some((from, SocketAddr::new(self.host(from).ip, to.port())));
+        }
+        self.host_by_ip.get(&to.ip()).map(|host| (*host, to))
+    }
+
+    /// A port of `host` on which nobody listens.
+    pub(super) fn free_port(&mut self, host: HostId) -> io::Result<u16> {
+        for _ in FIRST_FREE_PORT..=u16::MAX {
+            let slot = self.host_mut(host);
+            let port = slot.next_port;
+            slot.next_port = port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+            let address = SocketAddr::new(slot.ip, port);
+            if !self.listeners.contains_key(&address) && !self.sockets.contains_key(&address) {
+                return Ok(port);
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::AddrInUse, "no port is free"))
+    }
+
+    /// Notes that something reached a machine that stands still.
+    pub(super) fn reached(&mut self, host: HostId) {
+        if let Some(Some(fault)) = self.host(host).paused {
+            self.faults.took_effect(fault);
+        }
+    }
+
+    pub(super) fn pause(&mut self, id: HostId, by: Option<FaultId>) {
+        let slot = self.host_mut(id);
+        if slot.life == Life::Up {
+            slot.paused = Some(by);
+            slot.tasks.pause();
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: HostId) {
+        let slot = self.host_mut(id);
+        slot.paused = None;
+        slot.tasks.resume();
+    }
+
+    /// The tasks of every machine's present incarnation.
+    pub(super) fn tasks(&self) -> Vec<Tasks> {
+        self.hosts.iter().map(|slot| slot.tasks.clone()).collect()
+    }
+
+    /// Makes the [`Host`] of the machine's present incarnation.
+    fn bear(&mut self, id: HostId, shared: &Arc<Shared>) -> Host {
+        let slot = self.host(id);
+        let machine = Incarnation { host: id, number: slot.incarnation };
+        let of_this_life =
+            |purpose: &str| self.entropy.stream(&format!("{purpose}/{}/{}", slot.name, machine.number));
+        if self.options.explore_order > 0.0 {
+            let (entropy, probability) = (of_this_life("hesitate"), self.options.explore_order);
+            slot.tasks.hesitate(Box::new(move || entropy.chance(probability)));
+        }
+        let host = Host {
+            name: slot.name.clone(),
+            net: Arc::new(HostNet { shared: shared.clone(), machine }),
+            tasks: slot.tasks.clone(),
+            clock: slot.clock.clone(),
+            entropy: of_this_life("host"),
+            store: Arc::new(DiskStore { shared: shared.clone(), machine }),
+            bus: slot.bus.clone().unwrap_or_else(|| Arc::new(LocalBus::default())),
+            probe: slot.probe.clone(),
+        };
+        self.host_mut(id).machine = Some(host.clone());
+        host
+    }
+}
+
+impl HostSlot {
+    /// Lets go of everything that refers back to the world.
+    pub(super) fn forget(&mut self) {
+        self.machine = None;
+        self.boot = None;
+        self.bus = None;
+    }
+
+    /// Whether the machine is at one of `places`.
+    pub(super) fn is_at(&self, places: &[Place]) -> bool {
+        places.iter().any(|place| match place {
+            Place::Host(name) => *self.name == **name,
+            Place::Datacenter(name) => *self.datacenter == **name,
+            Place::Group(name) => self.group.as_deref() == Some(name),
+            Place::Everywhere => true,
+        })
+    }
+}
+
+/// The network as one incarnation of a machine sees it.
+struct HostNet {
+    shared: Arc<Shared>,
+    machine: Incarnation,
+}
+
+#[async_trait]
+impl Net for HostNet {
+    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut state = self.shared.lock();
+        state.admit(self.machine)?;
+        state.resolve(name, port)
+    }
+
+    async fn connect(&self, to: SocketAddr, _name: &str) -> io::Result<Stream> {
+        tcp::connect(&self.shared, self.machine, to).await
+    }
+
+    async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
+        tcp::listen(&self.shared, self.machine, at)
+    }
+
+    async fn udp(&self, at: SocketAddr) -> io::Result<Arc<dyn Udp>> {
+        udp::bind(&self.shared, self.machine, at)
+    }
+}
+
+/// The probe of a machine that reports to nobody.
+struct Silent;
+
+impl Probe for Silent {
+    fn log(&self, _level: Level, _target: &'static str, _fields: Value) {}
+}

@@ -1,0 +1,247 @@
+//! The doing and undoing of faults, and the book of what they did.
+
+use std::collections::BTreeMap;
+
+use super::fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place};
+use super::host::{HostId, HostSlot, Life};
+use super::observe::{FaultEvent, FaultPhase};
+use super::world::{Shared, State, World};
+
+/// The faults of a world, past and present.
+#[derive(Default)]
+pub(super) struct Faults {
+    /// Goes up whenever the active faults change, so that links notice.
+    pub(super) version: u64,
+    book: BTreeMap<FaultId, Record>,
+    active: Vec<FaultId>,
+}
+
+struct Record {
+    fault: Fault,
+    effects: u64,
+    healed: bool,
+}
+
+impl World {
+    /// Lets `fault` begin. Machines that crash are down when this returns.
+    ///
+    /// # Errors
+    /// When the fault cannot be: nobody is where it should strike, or its numbers make no sense.
+    pub async fn inject(&self, fault: &Fault) -> Result<FaultId, FaultError> {
+        let (id, hosts) = {
+            let mut state = self.shared.lock();
+            fault.check()?;
+            let hosts = state.struck(fault)?;
+            (state.begin(fault)?, hosts)
+        };
+        for host in hosts {
+            let effects = self.strike(id, fault, host).await;
+            self.shared.lock().faults.took_effects(id, effects);
+        }
+        if fault.is_instant() {
+            self.shared.lock().end(id)?;
+        }
+        Ok(id)
+    }
+
+    /// Lets a fault end. Machines that it took down are up and booted when this returns.
+    ///
+    /// # Errors
+    /// When the fault is not active.
+    pub async fn heal(&self, id: FaultId) -> Result<(), FaultError> {
+        let (fault, hosts) = {
+            let mut state = self.shared.lock();
+            let fault = state.end(id)?;
+            let hosts = state.struck(&fault)?;
+            (fault, hosts)
+        };
+        for host in hosts {
+            self.relieve(id, &fault, host).await;
+        }
+        Ok(())
+    }
+
+    /// Lets every fault end, the oldest first, and starts every machine that is down.
+    pub async fn heal_all(&self) {
+        let active = self.shared.lock().faults.active.clone();
+        for id in active {
+            // It may have ended by itself while an older one was healed.
+            let _ = self.heal(id).await;
+        }
+        let down = {
+            let state = self.shared.lock();
+            state.every_host().filter(|host| state.host(*host).life != Life::Up).collect::<Vec<_>>()
+        };
+        for host in down {
+            self.bring_up(host).await;
+        }
+    }
+
+    /// What became of each fault, in the order of injection.
+    #[must_use]
+    pub fn faults(&self) -> Vec<FaultReport> {
+        let state = self.shared.lock();
+        let reports = state.faults.book.iter().map(|(id, record)| FaultReport {
+            id: *id,
+            fault: record.fault.clone(),
+            effects: record.effects,
+            healed: record.healed,
+        });
+        reports.collect()
+    }
+
+    /// By family, how many faults were injected and how many of them made a difference.
+    #[must_use]
+    pub fn fault_counts(&self) -> BTreeMap<&'static str, FaultCount> {
+        let mut counts: BTreeMap<_, FaultCount> = BTreeMap::new();
+        for report in self.faults() {
+            let count = counts.entry(report.fault.family()).or_default();
+            count.chosen += 1;
+            count.effective += u64::from(report.effects > 0);
+        }
+        counts
+    }
+
+    /// Does `fault` to one machine; says how much difference that made at once.
+    async fn strike(&self, id: FaultId, fault: &Fault, host: HostId) -> u64 {
+        match *fault {
+            Fault::Crash { .. } => self.take_down(host, Life::Crashed).await as u64,
+            Fault::PowerOff { .. } => self.take_down(host, Life::Off).await as u64,
+            Fault::Restart { .. } => {
+                self.bring_up(host).await;
+                1
+            }
+            _ => self.shared.strike(id, fault, host),
+        }
+    }
+
+    /// Undoes `fault` on one machine.
+    async fn relieve(&self, id: FaultId, fault: &Fault, host: HostId) {
+        let is_down = self.shared.lock().host(host).life != Life::Up;
+        match fault {
+            Fault::Crash { .. } | Fault::PowerOff { .. } if is_down => {
+                self.bring_up(host).await;
+            }
+            _ => self.shared.lock().relieve(id, fault, host),
+        }
+    }
+}
+
+impl Shared {
+    fn strike(&self, id: FaultId, fault: &Fault, host: HostId) -> u64 {
+        let mut state = self.lock();
+        match *fault {
+            Fault::Pause { .. } => state.pause(host, Some(id)),
+            Fault::SlowDisk { add_ms, .. } => state.host_mut(host).disk.slow = Some((id, add_ms * 1_000)),
+            Fault::DiskFull { .. } => state.host_mut(host).disk.full = Some(id),
+            Fault::Skew { us, .. } => {
+                state.host(host).clock.set_skew_us(us);
+                // Whoever reads the clock does not tell the world; a running machine does read it.
+                return u64::from(us != 0 && state.host(host).life == Life::Up);
+            }
+            _ => {}
+        }
+        0
+    }
+}
+
+impl State {
+    /// Writes `fault` into the book and lets those of links and names begin.
+    fn begin(&mut self, fault: &Fault) -> Result<FaultId, FaultError> {
+        let id = FaultId(self.faults.book.len() as u64 + 1);
+        self.names.begin(id, fault)?;
+        self.faults.book.insert(id, Record { fault: fault.clone(), effects: 0, healed: false });
+        self.faults.active.push(id);
+        self.faults.version += 1;
+        self.tell(id, FaultPhase::Injected);
+        if let Fault::ResetConnections { a, b } = fault {
+            let broken = self.reset_between(a, b);
+            self.faults.took_effects(id, broken);
+        }
+        Ok(id)
+    }
+
+    /// Closes the fault's record and lets those of links and names end.
+    fn end(&mut self, id: FaultId) -> Result<Fault, FaultError> {
+        let record = self.faults.book.get_mut(&id).filter(|record| !record.healed);
+        let record = record.ok_or(FaultError::NotActive(id))?;
+        record.healed = true;
+        let fault = record.fault.clone();
+        self.faults.active.retain(|active| *active != id);
+        self.faults.version += 1;
+        self.names.end(id);
+        self.tell(id, FaultPhase::Healed);
+        Ok(fault)
+    }
+
+    fn relieve(&mut self, id: FaultId, fault: &Fault, host: HostId) {
+        let slot = self.host_mut(host);
+        match fault {
+            Fault::Pause { .. } if slot.paused == Some(Some(id)) => self.resume(host),
+            Fault::SlowDisk { .. } => slot.disk.slow = slot.disk.slow.filter(|(by, _)| *by != id),
+            Fault::DiskFull { .. } => slot.disk.full = slot.disk.full.filter(|by| *by != id),
+            Fault::Skew { .. } => slot.clock.set_skew_us(0),
+            _ => {}
+        }
+    }
+
+    fn tell(&self, id: FaultId, phase: FaultPhase) {
+        if let Some(Record { fault, effects, .. }) = self.faults.book.get(&id) {
+            let event =
+                FaultEvent { at_us: self.now_us(), id, fault: fault.clone(), phase, effects: *effects };
+            self.observer.fault(&event);
+        }
+    }
+
+    /// The machines that `fault` strikes itself. Every place it names must exist.
+    fn struck(&self, fault: &Fault) -> Result<Vec<HostId>, FaultError> {
+        let (from, to) = fault.sides().unwrap_or_default();
+        for place in from.iter().chain(to) {
+            self.hosts_at(place)?;
+        }
+        fault.host().map_or(Ok(Vec::new()), |place| self.hosts_at(place))
+    }
+
+    fn hosts_at(&self, place: &Place) -> Result<Vec<HostId>, FaultError> {
+        let places = std::slice::from_ref(place);
+        let hosts: Vec<_> = self.every_host().filter(|host| self.host(*host).is_at(places)).collect();
+        if hosts.is_empty() { Err(FaultError::NobodyThere(place.clone())) } else { Ok(hosts) }
+    }
+
+    fn every_host(&self) -> impl Iterator<Item = HostId> + use<> {
+        (0..self.hosts.len() as u32).map(HostId)
+    }
+}
+
+impl Faults {
+    /// Notes that a fault made a difference.
+    pub(super) fn took_effect(&mut self, id: FaultId) {
+        self.took_effects(id, 1);
+    }
+
+    fn took_effects(&mut self, id: FaultId, times: u64) {
+        if let Some(record) = self.book.get_mut(&id) {
+            record.effects += times;
+        }
+    }
+
+    /// The active faults on the link between `ends`, the oldest first. A machine is never cut off from
+    /// itself.
+    pub(super) fn active_link_faults(
+        &self,
+        hosts: &[HostSlot],
+        ends: (HostId, HostId),
+    ) -> Vec<(FaultId, &Fault)> {
+        let (from, to) = (&hosts[ends.0.0 as usize], &hosts[ends.1.0 as usize]);
+        let is_on_link = |fault: &Fault| match fault.sides() {
+            _ if ends.0 == ends.1 => false,
+            None => false,
+            Some((a, b)) => {
+                let both_ways = matches!(fault, Fault::Partition { .. });
+                (from.is_at(a) && to.is_at(b)) || (both_ways && from.is_at(b) && to.is_at(a))
+            }
+        };
+        let active = self.active.iter().filter_map(|id| Some((*id, &self.book.get(id)?.fault)));
+        active.filter(|(_, fault)| is_on_link(fault)).collect()
+    }
+}

@@ -1,0 +1,1 @@
+//! Whole worlds, seen from outside.

@@ -1,0 +1,412 @@
+//! Scenarios: who is there, what people do, what goes wrong, what it is about.
+//!
+//! A scenario is data, one TOML file with its story in comments (`docs/scenarios.md` lists every key).
+//! With a seed it becomes a [`crate::plan::Plan`]; nothing here runs anything.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use fusion_deployment::Topology;
+use fusion_settings::Mistake;
+use serde::{Deserialize, Serialize};
+
+use crate::duration;
+use crate::fabric::Fault;
+
+/// Fault families that a swarm draws from unless a scenario says otherwise. Each leaves a run
+/// recoverable.
+pub const FAMILIES: [&str; 11] = [
+    "bandwidth",
+    "crash",
+    "duplicate",
+    "latency",
+    "loss",
+    "partition",
+    "partition_one_way",
+    "pause",
+    "reorder",
+    "reset_connections",
+    "slow_disk",
+];
+
+/// A scenario.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scenario {
+    /// Its file's name without folder and ending.
+    pub name: String,
+    /// Its story in one sentence.
+    pub title: String,
+    /// The requirements that it is about.
+    pub requirements: Vec<String>,
+    /// Who is there.
+    pub topology: Topology,
+    /// What people do.
+    pub steps: Vec<Step>,
+    /// What goes wrong, for certain.
+    pub faults: Vec<ScriptedFault>,
+    /// What may go wrong besides.
+    pub swarm: Swarm,
+    /// How long after the last fault is healed everything must have come to rest.
+    pub settle: Duration,
+}
+
+/// Something that somebody does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name in the file, or `step-{n}`.
+    pub id: String,
+    /// The user's name in the topology.
+    pub user: String,
+    /// The user's device.
+    pub device: String,
+    /// When.
+    pub start: Start,
+    /// By how much each seed moves it, at most.
+    #[serde(with = "duration")]
+    pub jitter: Duration,
+    /// What.
+    pub act: Act,
+}
+
+/// When a step or a fault begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// So long after the act begins.
+    At(#[serde(with = "duration")] Duration),
+    /// So long after these steps have ended.
+    After {
+        /// Their ids.
+        steps: Vec<String>,
+        /// How long.
+        #[serde(with = "duration")]
+        delay: Duration,
+    },
+}
+
+/// What a device is made to do. A `chat` is the scenario's name for a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Act {
+    /// Creates a 1:1 conversation with one, or a group with several.
+    Create { chat: String, with: Vec<String>, group: bool },
+    /// Finds the 1:1 conversation with somebody, trying again for a while.
+    Find {
+        chat: String,
+        with: String,
+        #[serde(with = "duration")]
+        within: Duration,
+    },
+    /// Waits for the notification of a new conversation, then reads the index.
+    AwaitChat {
+        chat: String,
+        #[serde(with = "duration")]
+        within: Duration,
+    },
+    /// Posts a message.
+    Say { chat: String, text: String },
+    /// Reads a conversation to its end.
+    Read { chat: String },
+    /// Reads the own index to its end.
+    ReadIndex {},
+    /// Joins the conversation's locus and rings the others.
+    Call { chat: String },
+    /// Waits until it rings, then joins.
+    Answer {
+        chat: String,
+        #[serde(with = "duration")]
+        within: Duration,
+    },
+    /// Waits until it rings, then declines.
+    Decline {
+        chat: String,
+        #[serde(with = "duration")]
+        within: Duration,
+    },
+    /// Sends media on the joined leg, 50 packets a second, and counts what comes.
+    Talk { chat: String, packets: u64 },
+    /// Leaves the call.
+    HangUp { chat: String },
+    /// Closes the device's socket.
+    Disconnect {},
+    /// Opens the device's socket again.
+    Connect {},
+    /// Resolves an address through the own cluster.
+    Resolve { who: String },
+    /// Sends the own cluster's token to another cluster, which must refuse it (SEC-003).
+    ReplayToken { at: String },
+}
+
+/// A fault that is part of the story.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScriptedFault {
+    /// Its name in the file, or `fault-{n}`.
+    pub id: String,
+    /// When it begins.
+    pub start: Start,
+    /// How long it lasts.
+    #[serde(with = "duration")]
+    pub lasts: Duration,
+    /// What.
+    pub fault: Fault,
+}
+
+/// What a swarm of seeds may add to the story.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swarm {
+    /// The families to draw from.
+    pub families: Vec<String>,
+}
+
+impl Scenario {
+    /// Reads a scenario's file.
+    ///
+    /// # Errors
+    /// A [`Mistake`] with file, line, expectation and suggestion.
+    pub fn read(file: &Path) -> Result<Self, Mistake> {
+        Self::parse(file, &fusion_settings::text(file)?)
+    }
+
+    /// Parses the text of a scenario's file.
+    ///
+    /// # Errors
+    /// As [`Scenario::read`].
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Mistake> {
+        let raw: RawScenario = fusion_settings::parse(file, text)?;
+        let reader = Reader { file, text, topology: &raw.topology };
+        if let Err(problem) = raw.topology.check() {
+            return Err(reader.mistake(&problem.to_string(), "[topology"));
+        }
+        let steps = reader.steps(&raw.step)?;
+        let faults = reader.faults(&raw.fault, &steps)?;
+        reader.families(&raw.swarm)?;
+        let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let families = raw.swarm.families.unwrap_or_else(|| FAMILIES.map(str::to_owned).to_vec());
+        Ok(Self {
+            name,
+            title: raw.title,
+            requirements: raw.requirements,
+            topology: raw.topology,
+            steps,
+            faults,
+            swarm: Swarm { families },
+            settle: raw.settle,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawScenario {
+    title: String,
+    requirements: Vec<String>,
+    topology: Topology,
+    #[serde(default)]
+    step: Vec<RawStep>,
+    #[serde(default)]
+    fault: Vec<RawFault>,
+    #[serde(default)]
+    swarm: RawSwarm,
+    #[serde(default = "settle_default", with = "duration")]
+    settle: Duration,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSwarm {
+    families: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStep {
+    id: Option<String>,
+    by: String,
+    #[serde(default, with = "duration::option")]
+    at: Option<Duration>,
+    #[serde(default)]
+    after: Vec<String>,
+    #[serde(default, with = "duration::option")]
+    delay: Option<Duration>,
+    #[serde(default, with = "duration::option")]
+    jitter: Option<Duration>,
+    #[serde(rename = "do")]
+    verb: String,
+    chat: Option<String>,
+    with: Option<Vec<String>>,
+    text: Option<String>,
+    who: Option<String>,
+    #[serde(default, with = "duration::option")]
+    within: Option<Duration>,
+    packets: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFault {
+    id: Option<String>,
+    #[serde(default, with = "duration::option")]
+    at: Option<Duration>,
+    #[serde(default)]
+    after: Vec<String>,
+    #[serde(default, with = "duration::option")]
+    delay: Option<Duration>,
+    #[serde(rename = "for", with = "duration")]
+    lasts: Duration,
+    fault: Fault,
+}
+
+/// Turns raw tables into steps and faults, and knows where to point when one is wrong.
+struct Reader<'a> {
+    file: &'a Path,
+    text: &'a str,
+    topology: &'a Topology,
+}
+
+const VERBS: [&str; 15] = [
+    "create",
+    "create_group",
+    "find",
+    "await_chat",
+    "say",
+    "read",
+    "read_index",
+    "call",
+    "answer",
+    "decline",
+    "talk",
+    "hang_up",
+    "disconnect",
+    "connect",
+    "resolve",
+];
+
+impl Reader<'_> {
+    fn mistake(&self, what: &str, near: &str) -> Mistake {
+        Mistake::new(self.file, what).at_text(self.text, near)
+    }
+
+    fn steps(&self, raw: &[RawStep]) -> Result<Vec<Step>, Mistake> {
+        let mut steps: Vec<Step> = Vec::with_capacity(raw.len());
+        for (n, raw) in raw.iter().enumerate() {
+            let id = raw.id.clone().unwrap_or_else(|| format!("step-{}", n + 1));
+            if steps.iter().any(|step| step.id == id) {
+                return Err(self.mistake(&format!("two steps have the id \"{id}\""), &format!("\"{id}\"")));
+            }
+            let known: Vec<&str> = steps.iter().map(|step| step.id.as_str()).collect();
+            let (user, device) = self.actor(&raw.by)?;
+            let start = self.start(raw.at, &raw.after, raw.delay, &known)?;
+            let act = self.act(raw)?;
+            steps.push(Step { id, user, device, start, jitter: raw.jitter.unwrap_or_default(), act });
+        }
+        Ok(steps)
+    }
+
+    fn faults(&self, raw: &[RawFault], steps: &[Step]) -> Result<Vec<ScriptedFault>, Mistake> {
+        let known: Vec<&str> = steps.iter().map(|step| step.id.as_str()).collect();
+        let mut ids = BTreeSet::new();
+        raw.iter()
+            .enumerate()
+            .map(|(n, raw)| {
+                let id = raw.id.clone().unwrap_or_else(|| format!("fault-{}", n + 1));
+                if !ids.insert(id.clone()) {
+                    return Err(self.mistake(&format!("two faults have the id \"{id}\""), &format!("\"{id}\"")));
+                }
+                let start = self.start(raw.at, &raw.after, raw.delay, &known)?;
+                Ok(ScriptedFault { id, start, lasts: raw.lasts, fault: raw.fault.clone() })
+            })
+            .collect()
+    }
+
+    fn families(&self, raw: &RawSwarm) -> Result<(), Mistake> {
+        for family in raw.families.iter().flatten() {
+            if !FAMILIES.contains(&family.as_str()) {
+                let mistake = self.mistake(&format!("no fault family \"{family}\" for swarms"), &format!("\"{family}\""));
+                return Err(mistake.suggest_one_of(family, FAMILIES));
+            }
+        }
+        Ok(())
+    }
+
+    fn actor(&self, by: &str) -> Result<(String, String), Mistake> {
+        let (user, device) = by.split_once('/').unwrap_or((by, "phone"));
+        self.user(user)?;
+        Ok((user.to_owned(), device.to_owned()))
+    }
+
+    fn user(&self, name: &str) -> Result<String, Mistake> {
+        if self.topology.users.contains_key(name) {
+            return Ok(name.to_owned());
+        }
+        let mistake = self.mistake(&format!("the topology has no user \"{name}\""), &format!("\"{name}"));
+        Err(mistake.suggest_one_of(name, self.topology.users.keys().map(String::as_str)))
+    }
+
+    fn start(
+        &self,
+        at: Option<Duration>,
+        after: &[String],
+        delay: Option<Duration>,
+        known: &[&str],
+    ) -> Result<Start, Mistake> {
+        for step in after {
+            if !known.contains(&step.as_str()) {
+                let what = format!("no earlier step has the id \"{step}\"");
+                return Err(self.mistake(&what, &format!("\"{step}\"")).suggest_one_of(step, known.iter().copied()));
+            }
+        }
+        match (at, after) {
+            (Some(at), []) => Ok(Start::At(at + delay.unwrap_or_default())),
+            (None, [_, ..]) => Ok(Start::After { steps: after.to_vec(), delay: delay.unwrap_or_default() }),
+            (None, []) => Ok(Start::At(delay.unwrap_or_default())),
+            (Some(_), [_, ..]) => Err(self.mistake("a step or fault begins `at` a time or `after` steps, not both", "after")),
+        }
+    }
+
+    fn act(&self, raw: &RawStep) -> Result<Act, Mistake> {
+        let within = raw.within.unwrap_or(Duration::from_secs(30));
+        let others = || -> Result<Vec<String>, Mistake> {
+            let with = raw.with.as_deref().ok_or_else(|| self.missing(raw, "with"))?;
+            with.iter().map(|name| self.user(name)).collect()
+        };
+        let only = || match others()?.as_slice() {
+            [one] => Ok(one.clone()),
+            _ => Err(self.mistake(&format!("`{}` is with exactly one user", raw.verb), "with")),
+        };
+        let chat = || raw.chat.clone().ok_or_else(|| self.missing(raw, "chat"));
+        Ok(match raw.verb.as_str() {
+            "create" => Act::Create { chat: chat()?, with: vec![only()?], group: false },
+            "create_group" => Act::Create { chat: chat()?, with: others()?, group: true },
+            "find" => Act::Find { chat: chat()?, with: only()?, within },
+            "await_chat" => Act::AwaitChat { chat: chat()?, within },
+            "say" => Act::Say { chat: chat()?, text: raw.text.clone().ok_or_else(|| self.missing(raw, "text"))? },
+            "read" => Act::Read { chat: chat()? },
+            "read_index" => Act::ReadIndex {},
+            "call" => Act::Call { chat: chat()? },
+            "answer" => Act::Answer { chat: chat()?, within },
+            "decline" => Act::Decline { chat: chat()?, within },
+            "talk" => Act::Talk { chat: chat()?, packets: raw.packets.ok_or_else(|| self.missing(raw, "packets"))? },
+            "hang_up" => Act::HangUp { chat: chat()? },
+            "disconnect" => Act::Disconnect {},
+            "connect" => Act::Connect {},
+            "resolve" => Act::Resolve { who: self.user(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)? },
+            "replay_token" => {
+                Act::ReplayToken { at: raw.who.clone().ok_or_else(|| self.missing(raw, "who"))? }
+            }
+            unknown => {
+                let mistake = self.mistake(&format!("nobody can `do = \"{unknown}\"`"), &format!("\"{unknown}\""));
+                return Err(mistake.suggest_one_of(unknown, VERBS));
+            }
+        })
+    }
+
+    fn missing(&self, raw: &RawStep, key: &str) -> Mistake {
+        self.mistake(&format!("a step with do = \"{}\" needs the key `{key}`", raw.verb), &format!("\"{}\"", raw.verb))
+    }
+}
+
+/// Longer than the longest back-off (30 s), a lease (45 s) and a ring (45 s) together.
+fn settle_default() -> Duration {
+    Duration::from_secs(150)
+}
