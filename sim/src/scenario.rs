@@ -47,7 +47,11 @@ pub struct Scenario {
     pub faults: Vec<ScriptedFault>,
     /// What may go wrong besides.
     pub swarm: Swarm,
+    /// How long the act lasts at least; a swarm's faults fall into it.
+    #[serde(with = "duration")]
+    pub act: Duration,
     /// How long after the last fault is healed everything must have come to rest.
+    #[serde(with = "duration")]
     pub settle: Duration,
 }
 
@@ -191,6 +195,7 @@ impl Scenario {
             steps,
             faults,
             swarm: Swarm { families },
+            act: raw.act,
             settle: raw.settle,
         })
     }
@@ -208,6 +213,8 @@ struct RawScenario {
     fault: Vec<RawFault>,
     #[serde(default)]
     swarm: RawSwarm,
+    #[serde(default = "act_default", with = "duration")]
+    act: Duration,
     #[serde(default = "settle_default", with = "duration")]
     settle: Duration,
 }
@@ -264,7 +271,7 @@ struct Reader<'a> {
     topology: &'a Topology,
 }
 
-const VERBS: [&str; 15] = [
+const VERBS: [&str; 16] = [
     "create",
     "create_group",
     "find",
@@ -280,6 +287,7 @@ const VERBS: [&str; 15] = [
     "disconnect",
     "connect",
     "resolve",
+    "replay_token",
 ];
 
 impl Reader<'_> {
@@ -404,6 +412,10 @@ impl Reader<'_> {
     fn missing(&self, raw: &RawStep, key: &str) -> Mistake {
         self.mistake(&format!("a step with do = \"{}\" needs the key `{key}`", raw.verb), &format!("\"{}\"", raw.verb))
     }
+}
+
+fn act_default() -> Duration {
+    Duration::from_secs(20)
 }
 
 /// Longer than the longest back-off (30 s), a lease (45 s) and a ring (45 s) together.

@@ -1,0 +1,127 @@
+//! A local deployment of separate processes: started, waited for, stopped.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cargo;
+
+/// How long a process may take until it serves.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+/// The processes of a deployment; they end with it.
+struct Deployment {
+    processes: Vec<(String, Child)>,
+    target_file: PathBuf,
+}
+
+/// Checks a deployment that exists only for it.
+pub(crate) fn conform(arguments: &[String]) -> Result<ExitCode> {
+    let suite = cargo::build("fusion-conformance", "fusion-conformance")?;
+    let folder = tempfile::Builder::new().prefix("stack-fusion-").tempdir()?;
+    let deployment = Deployment::start(folder.path(), free_port()?)?;
+    ctrlc::set_handler(|| {})?;
+    let status = Command::new(suite).arg("--target").arg(&deployment.target_file).args(arguments).status()?;
+    Ok(cargo::code(status))
+}
+
+/// Leaves a deployment running until Ctrl-C.
+pub(crate) fn up(folder: &Path, port: u16) -> Result<ExitCode> {
+    let folder = cargo::workspace().join(folder);
+    let (sender, stopped) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = sender.send(());
+    })?;
+    let deployment = Deployment::start(&folder, port)?;
+    println!("target file: {}", deployment.target_file.display());
+    println!("check it:    cargo xtask conform --target {}", deployment.target_file.display());
+    println!("Ctrl-C stops it; its stores stay in {}.", folder.display());
+    stopped.recv().context("waiting for Ctrl-C")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Deployment {
+    fn start(folder: &Path, port: u16) -> Result<Self> {
+        let server = cargo::build("stack-fusion", "stack-fusion")?;
+        let made =
+            Command::new(&server).arg("init").arg(folder).args(["--port", &port.to_string()]).output()?;
+        if !made.status.success() {
+            bail!("stack-fusion init failed: {}", String::from_utf8_lossy(&made.stderr).trim());
+        }
+        let mut deployment = Self { processes: Vec::new(), target_file: folder.join("target.toml") };
+        for (role, name, configuration) in roles(folder)? {
+            let log = std::fs::File::create(folder.join(format!("{name}.log")))?;
+            let child = Command::new(&server)
+                .args(["serve", "--role", &role, "--config"])
+                .arg(&configuration)
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .spawn()
+                .with_context(|| format!("cannot start {name}"))?;
+            deployment.processes.push((name, child));
+        }
+        deployment.wait_until_ready(folder)?;
+        Ok(deployment)
+    }
+
+    fn wait_until_ready(&mut self, folder: &Path) -> Result<()> {
+        let (sender, ready) = mpsc::channel();
+        for (name, child) in &mut self.processes {
+            let (sender, name) = (sender.clone(), name.clone());
+            let output = child.stdout.take().context("a process without output")?;
+            #[expect(clippy::disallowed_methods, reason = "a launcher is not simulated")]
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(output).lines();
+                let first = lines.next().and_then(Result::ok);
+                let _ = sender.send((name, first));
+                // Read on, so that the process never blocks on a full pipe.
+                lines.for_each(drop);
+            });
+        }
+        for _ in 0..self.processes.len() {
+            let (name, line) =
+                ready.recv_timeout(READY_WITHIN).context("a process of the deployment does not get ready")?;
+            if line.is_none() {
+                let log = std::fs::read_to_string(folder.join(format!("{name}.log"))).unwrap_or_default();
+                bail!("{name} did not start:\n{}", log.trim());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.processes {
+            // Stores survive a kill by design; a graceful stop would only take longer.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// `init` writes one file for each process, `{role}-{name}.toml`.
+fn roles(folder: &Path) -> Result<Vec<(String, String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let role = ["provider", "cluster", "relay"].into_iter().find(|role| stem.starts_with(role));
+            found.extend(role.map(|role| (role.to_owned(), stem, path)));
+        }
+    }
+    // Clusters fetch the domain map at their start: the provider goes first.
+    found.sort_by_key(|(role, name, _)| (role != "provider", name.clone()));
+    Ok(found)
+}
+
+/// A port that is free on loopback now.
+fn free_port() -> Result<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
