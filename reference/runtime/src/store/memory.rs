@@ -31,6 +31,14 @@ impl MemoryStore {
         self.rows().rows.clone()
     }
 
+    /// Applies `batch` at once: for whoever keeps the time of commits itself, such as a simulated disk.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        self.rows().apply(batch)
+    }
+
     fn rows(&self) -> MutexGuard<'_, Rows> {
         // Nothing under the lock can panic half-way through a change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,7 +62,7 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.rows().apply(batch)
+        self.apply(batch)
     }
 }
 
