@@ -8,7 +8,7 @@ use fusion_runtime::{Host, http};
 
 use crate::auth::{SigningKey, Verifier, Verify};
 use crate::locks::Locks;
-use crate::{ClusterConfig, locus, mercury, outbox, users};
+use crate::{ClusterConfig, auth, locus, mercury, outbox, users};
 
 /// A running cluster, as its services see it. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub struct Shared {
     /// Serialises work on one object inside this instance; the store's preconditions decide between
     /// instances.
     pub(crate) locks: Locks,
+    pub(crate) auth: auth::Memory,
     pub(crate) map: users::Replica,
     pub(crate) sockets: mercury::Sockets,
     pub(crate) outbox: outbox::Outbox,
@@ -66,8 +67,10 @@ impl Cluster {
     ) -> Result<Self, StartError> {
         let signing = SigningKey::load_or_make(&host).await?;
         let map = users::Replica::load(&host).await?;
+        let http = http::Client::new(&host);
         let cluster = Self(Arc::new(Shared {
-            http: http::Client::new(&host),
+            auth: auth::Memory::new(&host, &http, &config, &signing),
+            http,
             host,
             config,
             signing,

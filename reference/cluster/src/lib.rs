@@ -20,6 +20,9 @@ mod provisioning;
 pub mod reply;
 pub mod router;
 mod rows;
+#[cfg(test)]
+#[allow(dead_code, reason = "each concept's tests use what they need of it")]
+mod testing;
 mod users;
 
 pub use config::{ClusterConfig, IdentityProvider, OrgRole};

@@ -1,11 +1,22 @@
 //! Calls to other clusters (SEC-004): signed, bounded, to URLs of the template only (NAM-005).
+//!
+//! Not here: repeating a call (the outbox does it, and knows whether it is harmless).
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use fusion_protocol::{Problem, Url};
-use http::Method;
+use fusion_protocol::auth::{self as wire, CLUSTER_TOKEN_SECONDS, ClusterClaims, TYP_CLUSTER};
+use fusion_protocol::{Code, Problem, Url, limits, problem};
+use http::{HeaderValue, Method, Request, Response, header};
 use serde::Serialize;
 
-use crate::Cluster;
+use crate::{Cluster, auth};
+
+/// How long a call may take unless told otherwise.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The provider's host that clusters may call (MAP-006).
+const PROVIDER_HOST: &str = "clustermap";
 
 /// What another cluster answered, or why there is no answer.
 #[derive(Debug)]
@@ -16,13 +27,92 @@ pub enum PeerError {
     Refused(Box<Problem>),
 }
 
-/// Calls `url`, signed by this cluster, and returns the body of a 2xx answer.
+/// Calls `url`, signed by this cluster, and returns the body of a 2xx answer. A GET and a DELETE carry
+/// no body; pass `&()`.
+///
+/// # Errors
+/// [`PeerError::Refused`] with `untrusted-url`, before anything is sent, for a URL that is not of this
+/// federation, and with whatever problem the peer answers. [`PeerError::Unreachable`] otherwise.
 pub async fn call(
     cluster: &Cluster,
     method: Method,
     url: &Url,
     body: &impl Serialize,
 ) -> Result<Bytes, PeerError> {
-    let _ = (cluster, method, url, serde_json::to_vec(body));
-    unimplemented!()
+    let body = match method {
+        Method::GET | Method::DELETE => Bytes::new(),
+        _ => serde_json::to_vec(body).map_err(|_| refused(Code::Internal))?.into(),
+    };
+    call_within(cluster, TIMEOUT, method, url, body).await
+}
+
+/// As [`call`], with a body that is JSON already and another limit of time.
+///
+/// # Errors
+/// As [`call`].
+pub async fn call_within(
+    cluster: &Cluster,
+    limit: Duration,
+    method: Method,
+    url: &Url,
+    body: Bytes,
+) -> Result<Bytes, PeerError> {
+    if body.len() > limits::BODY_MAX {
+        return Err(refused(Code::TooLarge));
+    }
+    let token = sign(cluster, &method, url, &body)?;
+    let request = Request::builder()
+        .method(method)
+        .uri(url.as_str())
+        .header(header::AUTHORIZATION, format!("Bearer {token}"))
+        .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+        .body(body)
+        .map_err(|_| refused(Code::UntrustedUrl))?;
+    // The client's errors are told apart by whether trying again is harmless; here it always is.
+    let answer = cluster.http.with_timeout(limit).send(request).await.map_err(|_| PeerError::Unreachable)?;
+    read(answer)
+}
+
+fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -> Result<String, PeerError> {
+    let iat = cluster.host.clock.wall().seconds();
+    let claims = ClusterClaims {
+        iss: cluster.issuer(),
+        aud: audience(cluster, url).ok_or_else(|| refused(Code::UntrustedUrl))?,
+        exp: iat + CLUSTER_TOKEN_SECONDS,
+        iat,
+        jti: cluster.host.entropy.uuid().simple().to_string(),
+        htm: method.as_str().to_owned(),
+        htu: url.as_str().to_owned(),
+        digest: auth::digest(body),
+    };
+    Ok(cluster.signing.sign(TYP_CLUSTER, &claims))
+}
+
+/// Who is called: the cluster that the URL names, or the provider's map.
+fn audience(cluster: &Cluster, url: &Url) -> Option<String> {
+    let template = &cluster.config.template;
+    if let Ok(located) = template.locate(url) {
+        return Some(wire::issuer(template, &located.cluster));
+    }
+    let provider = template.provider_url(PROVIDER_HOST, "/").origin();
+    let plain = url.username().is_empty() && url.password().is_none();
+    (plain && provider == url.origin()).then(|| provider.ascii_serialization())
+}
+
+fn read(answer: Response<Bytes>) -> Result<Bytes, PeerError> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer.into_body());
+    }
+    let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if media_type != Some(problem::MEDIA_TYPE) {
+        // A proxy's page or a half-started service: nobody of ours has answered.
+        return Err(PeerError::Unreachable);
+    }
+    let problem = serde_json::from_slice(answer.body()).map_err(|_| PeerError::Unreachable)?;
+    Err(PeerError::Refused(Box::new(problem)))
+}
+
+fn refused(code: Code) -> PeerError {
+    PeerError::Refused(Box::new(code.into()))
 }
