@@ -1,0 +1,120 @@
+//! Starts what a host is for, on any network.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use fusion_cluster::auth::{Verifier, Verify};
+use fusion_cluster::{Cluster, ClusterConfig};
+use fusion_runtime::http::{Serving, serve};
+use fusion_runtime::{Host, Store};
+
+use crate::federation::{Federation, HostSpec, Role};
+
+/// What a faulty deployment does differently. The default changes nothing.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    /// Wraps what a role serves.
+    pub wrap_router: Option<Arc<WrapRouter>>,
+    /// Wraps where a role keeps its rows.
+    pub wrap_store: Option<Arc<WrapStore>>,
+    /// Judges the tokens of clusters instead of the right judge.
+    pub verifier: Option<Arc<dyn Verify>>,
+}
+
+/// Makes another router of a role's router. The host is the one the role runs on.
+pub type WrapRouter = dyn Fn(&Role, &Host, Router) -> Router + Send + Sync;
+/// Makes another store of a role's store.
+pub type WrapStore = dyn Fn(&Role, Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync;
+
+/// A started host. Dropping it leaves everything running.
+pub struct Running {
+    /// Its HTTPS server.
+    pub serving: Serving,
+    /// The cluster, when it is one.
+    pub cluster: Option<Cluster>,
+}
+
+/// Why a host did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its address cannot be listened on.
+    #[error("cannot listen on {at}: {error}")]
+    Listen {
+        /// The address.
+        at: SocketAddr,
+        /// Why not.
+        error: io::Error,
+    },
+    /// The services did not start.
+    #[error(transparent)]
+    Cluster(#[from] fusion_cluster::StartError),
+    /// The federation has no such host.
+    #[error("the federation has no host {0:?}")]
+    Unknown(String),
+}
+
+/// Starts what `spec` is for on `host`, and serves it at the host's address. A host that has crashed is
+/// started again by the same call on its next incarnation, with the store that it had.
+///
+/// # Errors
+/// When the address is taken or the store cannot be read.
+pub async fn start_host(
+    host: &Host,
+    spec: &HostSpec,
+    federation: &Federation,
+    hooks: &Hooks,
+) -> Result<Running, StartError> {
+    let unknown = || StartError::Unknown(spec.name.clone());
+    let at = federation.listen(spec);
+    match &spec.role {
+        Role::Cluster(name) => {
+            let config = federation.cluster_config(name).ok_or_else(unknown)?;
+            start_cluster(host, at, config, hooks).await
+        }
+        Role::Provider | Role::Relay { .. } => Err(unknown()),
+    }
+}
+
+/// Starts the services of a cluster and serves them at `at`.
+///
+/// # Errors
+/// As [`start_host`].
+pub async fn start_cluster(
+    host: &Host,
+    at: SocketAddr,
+    config: ClusterConfig,
+    hooks: &Hooks,
+) -> Result<Running, StartError> {
+    let role = Role::Cluster(config.name.clone());
+    let host = hooks.host(&role, host);
+    let verifier = hooks.verifier.clone().unwrap_or_else(|| Arc::new(Verifier));
+    let cluster = Cluster::start_with(host.clone(), config, verifier).await?;
+    let router = fusion_cluster::router::router(&cluster);
+    let serving = hooks.serve(&role, &host, at, router).await?;
+    Ok(Running { serving, cluster: Some(cluster) })
+}
+
+impl Hooks {
+    fn host(&self, role: &Role, host: &Host) -> Host {
+        match &self.wrap_store {
+            Some(wrap) => host.with_store(wrap(role, host.store.clone())),
+            None => host.clone(),
+        }
+    }
+
+    async fn serve(
+        &self,
+        role: &Role,
+        host: &Host,
+        at: SocketAddr,
+        router: Router,
+    ) -> Result<Serving, StartError> {
+        let router = match &self.wrap_router {
+            Some(wrap) => wrap(role, host, router),
+            None => router,
+        };
+        serve(host, at, router).await.map_err(|error| StartError::Listen { at, error })
+    }
+}
