@@ -1,1 +1,18 @@
 //! Checks any deployment against the numbered requirements.
+//!
+//! A [`Target`] says which deployment and as whom; [`Device`] and [`Admin`] are clients that resolve and
+//! speak by themselves.
+//!
+//! **Invariant:** this crate knows the wire (`fusion-protocol`), the seam (`fusion-runtime`) and the
+//! history. It never names a machine, a service, a deployment or an engine: what it says of one
+//! implementation it can say of any.
+
+pub mod admin;
+pub mod device;
+pub mod jws;
+pub mod target;
+pub mod transcript;
+
+pub use admin::Admin;
+pub use device::{Device, Failure, Patience, Refused};
+pub use target::Target;
