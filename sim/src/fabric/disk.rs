@@ -4,12 +4,11 @@
 //! its caller is gone. At a crash, what was acknowledged is there; of what was not, a seeded number of
 //! the first commits is there and the rest is not, as with a log cut anywhere. Reading takes no time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use fusion_runtime::store::{Batch, Expect, Key, Row, StoreError};
+use fusion_runtime::store::{Batch, Key, MemoryStore, Row, StoreError};
 use fusion_runtime::{Entropy, Store};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -30,8 +29,7 @@ pub struct DiskOptions {
 
 /// Rows, and the commits on their way to them.
 pub(super) struct Disk {
-    rows: BTreeMap<Key, Row>,
-    version: u64,
+    rows: MemoryStore,
     pending: VecDeque<Pending>,
     next_ticket: u64,
     writer_free_us: u64,
@@ -62,8 +60,7 @@ impl Default for DiskOptions {
 impl Disk {
     pub(super) fn new(options: DiskOptions, entropy: Entropy) -> Self {
         Self {
-            rows: BTreeMap::new(),
-            version: 0,
+            rows: MemoryStore::new(),
             pending: VecDeque::new(),
             next_ticket: 0,
             writer_free_us: 0,
@@ -76,7 +73,7 @@ impl Disk {
 
     /// Every row, in key order.
     pub(super) fn dump(&self) -> Vec<(Key, Row)> {
-        self.rows.iter().map(|(key, row)| (key.clone(), row.clone())).collect()
+        self.rows.snapshot().into_iter().collect()
     }
 
     /// Power is gone: some of the first commits in flight are on the disk, the rest is lost.
@@ -85,7 +82,7 @@ impl Disk {
         for (place, pending) in std::mem::take(&mut self.pending).into_iter().enumerate() {
             if (place as u64) < written && self.full.is_none() {
                 // Nobody is left to hear of a conflict.
-                let _ = self.apply(pending.batch);
+                let _ = self.rows.apply(pending.batch);
             }
         }
         self.writer_free_us = 0;
@@ -107,24 +104,6 @@ impl Disk {
         self.writer_free_us = self.writer_free_us.max(now_us) + takes_us;
         (ticket, self.writer_free_us)
     }
-
-    fn apply(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let holds = |(key, expect): &(Key, Expect)| match expect {
-            Expect::Absent => !self.rows.contains_key(key),
-            Expect::Version(version) => self.rows.get(key).is_some_and(|row| row.version == *version),
-        };
-        if !batch.expects.iter().all(holds) {
-            return Err(StoreError::Conflict);
-        }
-        self.version += 1;
-        for key in &batch.deletes {
-            self.rows.remove(key);
-        }
-        for (key, value) in batch.puts {
-            self.rows.insert(key, Row { version: self.version, value: own(&value) });
-        }
-        Ok(())
-    }
 }
 
 impl State {
@@ -138,7 +117,7 @@ impl State {
         let full = disk.full;
         let done = match full {
             Some(_) => Err(StoreError::Refused("no space left on the disk".into())),
-            None => disk.apply(batch),
+            None => disk.rows.apply(batch),
         };
         // The caller may have stopped waiting; the commit stands all the same.
         let _ = reply.send(done);
@@ -175,19 +154,11 @@ impl State {
 #[async_trait]
 impl Store for DiskStore {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        let mut state = self.shared.lock();
-        let disk = state.disk(self.machine)?;
-        Ok(keys.iter().map(|key| disk.rows.get(key).cloned()).collect())
+        self.rows()?.get(keys).await
     }
 
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
-        let mut state = self.shared.lock();
-        let disk = state.disk(self.machine)?;
-        if from >= until {
-            return Ok(Vec::new());
-        }
-        let rows = disk.rows.range(from..until).take(limit);
-        Ok(rows.map(|(key, row)| (key.clone(), row.clone())).collect())
+        self.rows()?.scan(from, until, limit).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -196,7 +167,9 @@ impl Store for DiskStore {
     }
 }
 
-/// A copy of its own: a small value must not keep a large buffer alive.
-fn own(value: &Bytes) -> Bytes {
-    Bytes::copy_from_slice(value)
+impl DiskStore {
+    /// The rows, unless this is a zombie's store.
+    fn rows(&self) -> Result<MemoryStore, StoreError> {
+        Ok(self.shared.lock().disk(self.machine)?.rows.clone())
+    }
 }

@@ -90,6 +90,14 @@ pub(super) struct Packet {
     pub(super) len: usize,
 }
 
+/// A datagram's place in the order of sending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Turn {
+    number: u64,
+    /// The fault that holds it back.
+    held_by: Option<FaultId>,
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transit {
@@ -98,9 +106,7 @@ pub(super) enum Transit {
         at_us: u64,
         /// When the duplicate arrives.
         again_at_us: Option<u64>,
-        /// The datagram's place in the order of sending, and the fault that holds it back.
-        order: u64,
-        held_by: Option<FaultId>,
+        turn: Turn,
     },
 }
 
@@ -155,7 +161,7 @@ impl Jitter {
                 // every machine draws the same.
                 let draw = entropy.u64();
                 let halvings = u64::from((draw & 0x7fff).trailing_ones());
-                halvings * us_half + (((draw >> 16) & 0xffff) * us_half >> 16)
+                halvings * us_half + ((((draw >> 16) & 0xffff) * us_half) >> 16)
             }
         }
     }
@@ -188,12 +194,17 @@ impl State {
         link.pass(packet, now_us, |fault| self.faults.took_effect(fault))
     }
 
-    /// Notes that a datagram was delivered; says whether a later one had come before it.
-    pub(super) fn overtaken(&mut self, ends: (HostId, HostId), order: u64) -> bool {
-        let Some(link) = self.links.get_mut(&ends) else { return false };
-        let overtaken = order < link.newest_delivered;
-        link.newest_delivered = link.newest_delivered.max(order);
-        overtaken
+    /// Notes that a datagram was delivered, and whether a later one had come before it.
+    pub(super) fn note_turn(&mut self, ends: (HostId, HostId), turn: Turn) {
+        let Some(link) = self.links.get_mut(&ends) else { return };
+        if turn.number > link.newest_delivered {
+            link.newest_delivered = turn.number;
+            return;
+        }
+        self.counts.datagrams_reordered += 1;
+        if let Some(fault) = turn.held_by {
+            self.faults.took_effect(fault);
+        }
     }
 
     /// Tells the observer what happened to `packet`, and counts it.
@@ -281,7 +292,7 @@ impl Link {
             at_us += add_us + Jitter::Uniform { us_max: jitter_us }.draw_us(&self.entropy);
         }
         if packet.protocol == Protocol::Tcp {
-            return Transit::Arrives { at_us, again_at_us: None, order: 0, held_by: None };
+            return Transit::Arrives { at_us, again_at_us: None, turn: Turn::default() };
         }
         self.pass_datagram(at_us, blame)
     }
@@ -299,7 +310,7 @@ impl Link {
         };
         let again_at_us =
             self.is_doubled(blame).then(|| at_us + 1 + self.profile.jitter.draw_us(&self.entropy));
-        Transit::Arrives { at_us, again_at_us, order: self.datagrams_sent, held_by }
+        Transit::Arrives { at_us, again_at_us, turn: Turn { number: self.datagrams_sent, held_by } }
     }
 
     fn is_lost(&self, mut blame: impl FnMut(FaultId)) -> bool {
@@ -354,7 +365,7 @@ impl LinkFaults {
         for &(id, fault) in active {
             match *fault {
                 Fault::Partition { .. } | Fault::PartitionOneWay { .. } => {
-                    faults.cut = faults.cut.or(Some(id))
+                    faults.cut = faults.cut.or(Some(id));
                 }
                 Fault::Loss { probability, .. } => faults.losses.push((id, probability)),
                 Fault::Duplicate { probability, .. } => faults.duplicates.push((id, probability)),

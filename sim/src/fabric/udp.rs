@@ -13,7 +13,7 @@ use fusion_runtime::net::Udp;
 use serde::{Deserialize, Serialize};
 
 use super::host::{HostId, Incarnation, Life};
-use super::link::{Packet, Transit};
+use super::link::{Packet, Transit, Turn};
 use super::observe::{Protocol, Reason, WireKind};
 use super::world::{Event, Shared, State};
 
@@ -64,17 +64,17 @@ impl State {
         self.sockets.retain(|_, socket| socket.host != host);
     }
 
-    /// A datagram arrives. `order` is its place among those sent on its link.
-    pub(super) fn on_datagram(&mut self, packet: &Packet, bytes: Bytes, order: u64) {
-        if let Err(reason) = self.enqueue(packet, &bytes) {
+    /// A datagram arrives; a duplicate has no turn of its own.
+    pub(super) fn on_datagram(&mut self, packet: &Packet, bytes: &Bytes, turn: Option<Turn>) {
+        if let Err(reason) = self.enqueue(packet, bytes) {
             self.counts.datagrams_overflowed += u64::from(reason == Reason::Socket);
             return self.observe(packet, WireKind::Dropped(reason));
         }
-        if self.overtaken((packet.from.0, packet.to.0), order) {
-            self.counts.datagrams_reordered += 1;
+        if let Some(turn) = turn {
+            self.note_turn((packet.from.0, packet.to.0), turn);
         }
         self.observe(packet, WireKind::Delivered);
-        self.tap(packet, &bytes);
+        self.tap(packet, bytes);
         self.reached(packet.to.0);
     }
 
@@ -116,19 +116,15 @@ impl State {
             connection: 0,
             len: bytes.len(),
         };
-        let Transit::Arrives { at_us, again_at_us, order, held_by } = self.launch(&packet, WireKind::Sent)
-        else {
+        let Transit::Arrives { at_us, again_at_us, turn } = self.launch(&packet, WireKind::Sent) else {
             return Ok(());
         };
         let bytes = Bytes::copy_from_slice(bytes);
         if let Some(again_at_us) = again_at_us {
             self.counts.datagrams_duplicated += 1;
-            self.agenda.push(again_at_us, Event::Datagram { packet, bytes: bytes.clone(), order });
+            self.agenda.push(again_at_us, Event::Datagram { packet, bytes: bytes.clone(), turn: None });
         }
-        if let Some(fault) = held_by {
-            self.faults.took_effect(fault);
-        }
-        self.agenda.push(at_us, Event::Datagram { packet, bytes, order });
+        self.agenda.push(at_us, Event::Datagram { packet, bytes, turn: Some(turn) });
         Ok(())
     }
 }

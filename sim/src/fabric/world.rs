@@ -18,7 +18,7 @@ use super::dns::Names;
 use super::fault::Place;
 use super::host::{self, HostId, HostSlot};
 use super::inject::Faults;
-use super::link::{Link, LinkProfile, Packet};
+use super::link::{Link, LinkProfile, Packet, Turn};
 use super::observe::{Observer, WireCounts};
 use super::tcp::{Backlog, Connections, Step, TcpOptions};
 use super::udp::{Socket, UdpOptions};
@@ -111,7 +111,7 @@ pub(super) enum Era {
 /// Something that becomes due.
 pub(super) enum Event {
     Tcp { connection: u64, step: Step },
-    Datagram { packet: Packet, bytes: Bytes, order: u64 },
+    Datagram { packet: Packet, bytes: Bytes, turn: Option<Turn> },
     Committed { host: HostId, ticket: u64 },
 }
 
@@ -287,7 +287,7 @@ impl State {
         while let Some(event) = self.agenda.pop_due(now_us) {
             match event {
                 Event::Tcp { connection, step } => self.on_step(connection, step),
-                Event::Datagram { packet, bytes, order } => self.on_datagram(&packet, bytes, order),
+                Event::Datagram { packet, bytes, turn } => self.on_datagram(&packet, &bytes, turn),
                 Event::Committed { host, ticket } => self.on_committed(host, ticket),
             }
         }

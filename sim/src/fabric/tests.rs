@@ -1,1 +1,0 @@
-//! Whole worlds, seen from outside.
