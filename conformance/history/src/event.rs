@@ -400,3 +400,72 @@ pub struct MediaSource {
     /// When the last one came, in microseconds since the run began.
     pub last_us: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::History;
+    use crate::testing::{self, Story};
+    use fusion_protocol::conversation::{ConversationState, PeerState};
+    use fusion_protocol::locus::LocusState;
+    use fusion_protocol::media::LegCounters;
+
+    /// Some bodies have members of the same name as the event's own, so each is tried.
+    #[test]
+    fn every_body_and_every_answer_is_read_as_it_was_written() {
+        let url = testing::conversation_url("a", 1);
+        let locus = testing::locus(&url, LocusState::Active, 1, &[("alice", ParticipantState::Joined)]);
+        let message = testing::message("alice", "hello", 1);
+        let mut story = Story::new();
+        story.creates("alice", "bob", &url, ConversationState::Bound);
+        story.posts("alice", &url, &message);
+        story.reads("alice", &url, std::slice::from_ref(&message));
+        story.does("alice", testing::read(&url, 0), testing::page_at(&url, &[message]));
+        story.does(
+            "alice",
+            Call::LookUp { other: testing::user("bob") },
+            testing::peer(&url, PeerState::Merging),
+        );
+        story.has_in_index("alice", &[&url]);
+        story.joins("alice", 0, &locus);
+        story.does("alice", Call::ReadLocus { locus: locus.url.clone() }, testing::locus_read(&locus));
+        let loci = vec![testing::active(&locus, ParticipantState::Joined)];
+        story.does("alice", Call::ListLoci {}, Answer::Loci { loci });
+        story.does("alice", Call::LogIn { cluster: testing::cluster("a") }, Answer::Nothing {});
+        let set = Call::SetState { locus: locus.url, state: ParticipantState::Left, instance: Count(1) };
+        story.is_refused("alice", set, Code::CallOver);
+        let resolve = Call::Resolve { user: testing::user("bob"), via: testing::cluster("a") };
+        let asked = story.asks("alice", resolve);
+        story.answers(asked, testing::resolved("bob", "b"));
+        for outcome in [Outcome::Unknown {}, Outcome::Unreachable {}] {
+            let asked = story.asks("alice", Call::Connect { device: "alice1".into() });
+            story.returns(asked, outcome);
+        }
+        story.is_online("bob");
+        story.is_told_of("bob", &url, 7);
+        story.state("a", "conversation", url.as_str(), "BOUND");
+        story.is_searched("provider", "log", vec![]);
+        story.comes_to_rest();
+        let media = Media {
+            leg: Uuid::from_u128(1),
+            locus: url,
+            instance: Count(1),
+            ssrc: 1,
+            bound: true,
+            sent: 1,
+            received: vec![MediaSource { ssrc: 2, packets: 1, out_of_order: 0, duplicates: 0, last_us: 5 }],
+            last_received_us: Some(5),
+        };
+        story.happens("alice1", None, Body::Media(media));
+        story.happens("a-relay", None, Body::Leg(LegCounters { open: true, ..LegCounters::default() }));
+        let detail = serde_json::json!({ "loss": 0.25 });
+        let (fault, family, phase) = ("f-1".into(), "loss".into(), FaultPhase::Began);
+        story.happens("engine", None, Body::Fault { fault, family, phase, detail });
+        let (from, to, protocol, what) = ("a".into(), "b".into(), "tcp".into(), "open".into());
+        story.happens("engine", None, Body::Wire { from, to, protocol, what, bytes: 3 });
+
+        let read = History::from_lines(&story.told().to_lines()).expect("a history");
+        assert_eq!(read.events(), story.told().events());
+        assert_eq!(read.hash(), story.told().hash());
+    }
+}

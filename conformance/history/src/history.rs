@@ -287,7 +287,8 @@ pub fn first_difference(left: &History, right: &History) -> Option<Difference> {
         canonical(other, &mut theirs);
         ours == theirs
     };
-    let index = range.start + range.clone().take_while(same).count() as u64;
+    let start = range.start;
+    let index = start + range.take_while(same).count() as u64;
     let from = |history: &History, at: usize| {
         let end = history.len().min(at + 1 + CONTEXT_EVENTS);
         history.events.get(at..end).map(<[Event]>::to_vec).unwrap_or_default()

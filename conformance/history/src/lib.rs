@@ -7,9 +7,18 @@
 //! **Invariant:** this crate knows the wire (`fusion-protocol`) and nothing of services or engines.
 
 pub mod event;
+pub mod facts;
 pub mod history;
+pub mod judge;
+pub mod judges;
+pub mod rank;
 pub mod recorder;
+pub mod testing;
+
+mod text;
 
 pub use event::{Answer, Body, Call, Event, EventId, Outcome, Phase};
 pub use history::{Checkpoints, Difference, History, HistoryError, first_difference};
+pub use judge::{Evidence, Judge, Ruling, Verdict, Violation, WhyUnknown, judge_all, ruling_of};
+pub use judges::judges;
 pub use recorder::Recorder;

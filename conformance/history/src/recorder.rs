@@ -96,7 +96,8 @@ mod tests {
     fn clones_write_into_one_history() {
         let recorder = Recorder::new();
         let first = record(&recorder, None);
-        let second = record(&recorder.clone(), Some(first));
+        let clone = recorder.clone();
+        let second = record(&clone, Some(first));
         assert_eq!((first, second), (EventId(0), EventId(1)));
         let history = recorder.finish();
         assert_eq!(history.events()[1].cause, Some(first));

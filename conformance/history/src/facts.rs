@@ -1,0 +1,275 @@
+//! A history, sorted once for all judges: who asked what and got which answer, what is known of each
+//! conversation, and what was read when nothing moved any more.
+//!
+//! Not responsible for what must hold ([`crate::judges`]).
+
+mod finals;
+mod known;
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use fusion_protocol::{Address, ClusterName, Code, Url, UrlTemplate};
+
+use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
+use crate::history::History;
+use crate::judge::Evidence;
+
+pub use finals::{FinalIndex, FinalRead, Finals};
+pub use known::{Conversations, Known, Pair, PairCase};
+
+/// A history, sorted.
+#[derive(Debug)]
+pub struct Facts<'h> {
+    history: &'h History,
+    world: Option<&'h World>,
+    template: Option<UrlTemplate>,
+    evidence: BTreeSet<Evidence>,
+    quiescent: Option<EventId>,
+    calls: Vec<Asked<'h>>,
+    call_of: Vec<u32>,
+    conversations: OnceCell<Conversations<'h>>,
+    finals: OnceCell<Finals<'h>>,
+}
+
+/// A call, and what came of it.
+#[derive(Clone, Debug)]
+pub struct Asked<'h> {
+    /// The invocation.
+    pub id: EventId,
+    /// When, in microseconds since the run began.
+    pub at_us: u64,
+    /// Where: the device or the admin's place.
+    pub host: &'h str,
+    /// Who asked.
+    pub actor: &'h Address,
+    /// What for.
+    pub call: &'h Call,
+    /// What came back; `None` when the run cut it off.
+    pub back: Option<Back<'h>>,
+}
+
+/// What came back from a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Back<'h> {
+    /// The return.
+    pub id: EventId,
+    /// When, in microseconds since the run began.
+    pub at_us: u64,
+    /// The outcome.
+    pub outcome: &'h Outcome,
+}
+
+/// One step through a history in its order.
+#[derive(Clone, Copy, Debug)]
+pub enum Moment<'f, 'h> {
+    /// A call begins.
+    Asked(&'f Asked<'h>),
+    /// A call ends.
+    Returned(&'f Asked<'h>, Back<'h>),
+    /// Anything else happens.
+    Seen(&'h Event),
+}
+
+const NO_CALL: u32 = u32::MAX;
+
+impl<'h> Facts<'h> {
+    /// Sorts a history.
+    #[must_use]
+    pub fn of(history: &'h History) -> Self {
+        let mut facts = Self {
+            history,
+            world: None,
+            template: None,
+            evidence: BTreeSet::new(),
+            quiescent: None,
+            calls: Vec::new(),
+            call_of: vec![NO_CALL; history.len()],
+            conversations: OnceCell::new(),
+            finals: OnceCell::new(),
+        };
+        history.events().iter().enumerate().for_each(|(at, event)| facts.take(at, event));
+        facts
+    }
+
+    /// The history itself.
+    #[must_use]
+    pub fn history(&self) -> &'h History {
+        self.history
+    }
+
+    /// Who is who.
+    #[must_use]
+    pub fn world(&self) -> Option<&'h World> {
+        self.world
+    }
+
+    /// Whether the history has any of this evidence.
+    #[must_use]
+    pub fn has(&self, evidence: Evidence) -> bool {
+        self.evidence.contains(&evidence)
+    }
+
+    /// Every call, in the order of invocation.
+    #[must_use]
+    pub fn calls(&self) -> &[Asked<'h>] {
+        &self.calls
+    }
+
+    /// The calls made when nothing moved any more: after the last [`Phase::Quiescent`] began.
+    pub fn final_calls(&self) -> impl Iterator<Item = &Asked<'h>> {
+        let from = self.quiescent.map(|id| self.calls.partition_point(|asked| asked.id < id));
+        self.calls[from.unwrap_or(self.calls.len())..].iter()
+    }
+
+    /// When nothing moved any more; `None`: the run never came to rest.
+    #[must_use]
+    pub fn quiescent(&self) -> Option<EventId> {
+        self.quiescent
+    }
+
+    /// The history step by step.
+    pub fn moments(&self) -> impl Iterator<Item = Moment<'_, 'h>> {
+        self.history.events().iter().zip(&self.call_of).map(|(event, &call)| {
+            let Some(asked) = self.calls.get(call as usize) else { return Moment::Seen(event) };
+            match asked.back {
+                Some(back) if back.id == event.id => Moment::Returned(asked, back),
+                _ => Moment::Asked(asked),
+            }
+        })
+    }
+
+    /// The events that are no calls and no returns.
+    pub fn seen(&self) -> impl Iterator<Item = &'h Event> {
+        self.history
+            .events()
+            .iter()
+            .zip(&self.call_of)
+            .filter(|(_, call)| **call == NO_CALL)
+            .map(|pair| pair.0)
+    }
+
+    /// The cluster that a URL names (NAM-001); `None` for a URL that fits not, or without a [`World`].
+    #[must_use]
+    pub fn cluster_of(&self, url: &Url) -> Option<ClusterName> {
+        Some(self.template.as_ref()?.locate(url).ok()?.cluster)
+    }
+
+    /// Whether URLs can be told apart at all.
+    #[must_use]
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// What is known of each conversation.
+    #[must_use]
+    pub fn conversations(&self) -> &Conversations<'h> {
+        self.conversations.get_or_init(|| Conversations::of(self))
+    }
+
+    /// What was read when nothing moved any more.
+    #[must_use]
+    pub fn finals(&self) -> &Finals<'h> {
+        self.finals.get_or_init(|| Finals::of(self))
+    }
+
+    /// The clusters at which each user was served at some time: the world's, and those where they were
+    /// provisioned.
+    #[must_use]
+    pub fn clusters_of_users(&self) -> BTreeMap<&'h Address, BTreeSet<&'h ClusterName>> {
+        let mut clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = BTreeMap::new();
+        for user in self.world.iter().flat_map(|world| &world.users) {
+            clusters.entry(&user.user).or_default().insert(&user.cluster);
+        }
+        for asked in &self.calls {
+            if let Call::Provision { user, cluster } = asked.call {
+                clusters.entry(user).or_default().insert(cluster);
+            }
+        }
+        clusters
+    }
+
+    /// Users that somebody deleted, or tried to.
+    #[must_use]
+    pub fn deprovisioned(&self) -> BTreeSet<&'h Address> {
+        let calls = self.calls.iter();
+        calls
+            .filter_map(
+                |asked| if let Call::Deprovision { user, .. } = asked.call { Some(user) } else { None },
+            )
+            .collect()
+    }
+
+    fn take(&mut self, at: usize, event: &'h Event) {
+        match &event.body {
+            Body::World(world) => {
+                self.world = Some(world);
+                let provider = world.provider.clone();
+                self.template = provider.and_then(|name| UrlTemplate::parse(&world.template, name).ok());
+            }
+            Body::Invoke { actor, call, .. } => {
+                self.call_of[at] = self.calls.len() as u32;
+                let (id, at_us, host) = (event.id, event.at_us, event.host.as_str());
+                self.calls.push(Asked { id, at_us, host, actor, call, back: None });
+            }
+            Body::Return { outcome } => self.take_return(at, event, outcome),
+            Body::Phase { phase: Phase::Quiescent } => self.quiescent = Some(event.id),
+            Body::State { .. } => drop(self.evidence.insert(Evidence::State)),
+            Body::Wire { .. } => drop(self.evidence.insert(Evidence::Wire)),
+            Body::Sink(_) => drop(self.evidence.insert(Evidence::Sink)),
+            Body::Deliver { .. } | Body::Socket { .. } | Body::Media(_) => {
+                self.evidence.insert(Evidence::Client);
+            }
+            Body::Fault { .. } | Body::Log { .. } | Body::Leg(_) | Body::Phase { .. } => {}
+        }
+    }
+
+    fn take_return(&mut self, at: usize, event: &'h Event, outcome: &'h Outcome) {
+        self.evidence.insert(Evidence::Client);
+        let cause = event.cause.and_then(|cause| usize::try_from(cause.0).ok()).filter(|&cause| cause < at);
+        let call = cause.map_or(NO_CALL, |cause| self.call_of[cause]);
+        if let Some(asked) = self.calls.get_mut(call as usize)
+            && asked.back.is_none()
+        {
+            asked.back = Some(Back { id: event.id, at_us: event.at_us, outcome });
+            self.call_of[at] = call;
+        }
+    }
+}
+
+impl<'h> Asked<'h> {
+    /// The answer, when it was done.
+    #[must_use]
+    pub fn answer(&self) -> Option<&'h Answer> {
+        match self.back?.outcome {
+            Outcome::Done { answer } => Some(answer),
+            _ => None,
+        }
+    }
+
+    /// The status and the code, when it was refused.
+    #[must_use]
+    pub fn refusal(&self) -> Option<(u16, Option<Code>)> {
+        match self.back?.outcome {
+            Outcome::Refused { status, code } => Some((*status, *code)),
+            _ => None,
+        }
+    }
+
+    /// Whether it had ended when `later` began.
+    #[must_use]
+    pub fn ended_before(&self, later: EventId) -> bool {
+        self.back.is_some_and(|back| back.id < later)
+    }
+
+    /// Whether both were under way at one time.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        !self.ended_before(other.id) && !other.ended_before(self.id)
+    }
+
+    /// The invocation and the return.
+    pub fn events(&self) -> impl Iterator<Item = EventId> + use<> {
+        [Some(self.id), self.back.map(|back| back.id)].into_iter().flatten()
+    }
+}

@@ -1,0 +1,139 @@
+//! What was read when nothing moved any more: liveness is judged by it.
+
+use std::collections::BTreeMap;
+
+use fusion_protocol::conversation::Activity;
+use fusion_protocol::index::IndexEntry;
+use fusion_protocol::{Address, Url, limits};
+
+use super::{Asked, Facts};
+use crate::event::{Answer, Call, EventId};
+
+/// The last word of each reading, from the calls after [`crate::event::Phase::Quiescent`] began.
+#[derive(Debug, Default)]
+pub struct Finals<'h> {
+    /// By who looked up whom.
+    pub lookups: BTreeMap<(&'h Address, &'h Address), Asked<'h>>,
+    /// By whose index it is.
+    pub indexes: BTreeMap<&'h Address, FinalIndex<'h>>,
+    /// By reader and the URL that was asked.
+    pub reads: BTreeMap<(&'h Address, &'h str), FinalRead<'h>>,
+    /// A conversation's state, by reader and the URL that was asked.
+    pub conversations: BTreeMap<(&'h Address, &'h str), Asked<'h>>,
+    /// The active loci, by whose they are.
+    pub active: BTreeMap<&'h Address, Asked<'h>>,
+    /// By reader and locus.
+    pub loci: BTreeMap<(&'h Address, &'h str), Asked<'h>>,
+}
+
+/// An index as its user last read it.
+#[derive(Clone, Debug, Default)]
+pub struct FinalIndex<'h> {
+    /// By the conversation's URL.
+    pub entries: BTreeMap<&'h str, &'h IndexEntry>,
+    /// Whether it was read from the start to the end.
+    pub complete: bool,
+    /// The calls that read it.
+    pub events: Vec<EventId>,
+    /// Up to which cursor it was read.
+    through: u64,
+}
+
+/// A conversation as somebody last read it.
+#[derive(Clone, Debug)]
+pub struct FinalRead<'h> {
+    /// The conversation that answered: the one asked, or where that redirected to.
+    pub stream: &'h Url,
+    /// The activities, in the order in which they came.
+    pub activities: Vec<&'h Activity>,
+    /// Whether it was read from the start to the end.
+    pub complete: bool,
+    /// The last call's refusal or silence, when it was not answered.
+    pub failed: Option<Asked<'h>>,
+    /// The calls that read it.
+    pub events: Vec<EventId>,
+}
+
+impl<'h> Finals<'h> {
+    /// What everybody who read `stream` to its end found there, the first such reading.
+    #[must_use]
+    pub fn read_of(&self, stream: &str) -> Option<&FinalRead<'h>> {
+        self.reads.values().find(|read| read.complete && read.stream.as_str() == stream)
+    }
+
+    pub(super) fn of(facts: &Facts<'h>) -> Self {
+        let mut finals = Self::default();
+        for asked in facts.final_calls() {
+            finals.take(asked);
+        }
+        finals
+    }
+
+    fn take(&mut self, asked: &Asked<'h>) {
+        match asked.call {
+            Call::LookUp { other } => drop(self.lookups.insert((asked.actor, other), asked.clone())),
+            Call::ReadConversation { conversation } => {
+                self.conversations.insert((asked.actor, conversation.as_str()), asked.clone());
+            }
+            Call::ListLoci {} => drop(self.active.insert(asked.actor, asked.clone())),
+            Call::ReadLocus { locus } => {
+                self.loci.insert((asked.actor, locus.as_str()), asked.clone());
+            }
+            Call::ReadIndex { after } => self.indexes.entry(asked.actor).or_default().take(asked, after.0),
+            Call::Read { conversation, after } => {
+                let read = self.reads.entry((asked.actor, conversation.as_str()));
+                read.or_insert_with(|| FinalRead::new(conversation)).take(asked, conversation, after.0);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<'h> FinalIndex<'h> {
+    fn take(&mut self, asked: &Asked<'h>, after: u64) {
+        if after == 0 {
+            *self = Self::default();
+        }
+        self.events.extend(asked.events());
+        let Some(Answer::Index { entries, cursor }) = asked.answer() else { return };
+        if after > self.through {
+            return;
+        }
+        // A full page may have a next one, which somebody must then have read.
+        self.complete = entries.len() < limits::PAGE_MAX;
+        self.through = cursor.0;
+        for entry in entries {
+            self.entries.insert(entry.url.as_str(), entry);
+        }
+    }
+}
+
+impl<'h> FinalRead<'h> {
+    fn new(stream: &'h Url) -> Self {
+        Self { stream, activities: Vec::new(), complete: false, failed: None, events: Vec::new() }
+    }
+
+    fn take(&mut self, asked: &Asked<'h>, url: &'h Url, after: u64) {
+        if after == 0 {
+            *self = Self::new(url);
+        }
+        self.events.extend(asked.events());
+        let Some(Answer::Activities { activities, last_seq, redirected_to }) = asked.answer() else {
+            self.failed = Some(asked.clone());
+            return;
+        };
+        let stream = redirected_to.as_ref().unwrap_or(url);
+        let through = self.through();
+        if after != 0 && (after != through || stream != self.stream) {
+            return;
+        }
+        self.stream = stream;
+        self.failed = None;
+        self.activities.extend(activities);
+        self.complete = self.through() >= last_seq.0;
+    }
+
+    fn through(&self) -> u64 {
+        self.activities.last().map_or(0, |activity| activity.seq.0)
+    }
+}

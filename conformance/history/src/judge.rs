@@ -1,0 +1,306 @@
+//! What a judge is, and what it answers.
+//!
+//! A judge is a pure function of a history: it holds one requirement of SPEC against what was observed.
+//! It never guesses: without the evidence it needs it answers *unknown* and says what is missing, and it
+//! counts the cases it really had to judge. The judges themselves are in [`crate::judges`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::EventId;
+use crate::facts::Facts;
+use crate::history::History;
+
+/// How many violations one verdict spells out; all are counted.
+pub const VIOLATIONS_KEPT: usize = 20;
+/// How many events one excerpt names.
+const EXCERPT_MAX: usize = 12;
+
+/// Holds one requirement against a history.
+pub trait Judge: Send + Sync {
+    /// Its name, for example `one-per-pair`.
+    fn name(&self) -> &'static str;
+
+    /// The ids of the requirements it judges.
+    fn requirements(&self) -> &'static [&'static str];
+
+    /// What it cannot do without.
+    fn evidence(&self) -> &'static [Evidence];
+
+    /// Judges what [`Facts`] holds. Its evidence is there.
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook);
+
+    /// Judges a history by itself. Several judges of one history are faster by [`judge_all`].
+    fn judge(&self, history: &History) -> Verdict {
+        judge_facts(self, &Facts::of(history))
+    }
+}
+
+/// What kind of thing was observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Evidence {
+    /// What the network carried.
+    Wire,
+    /// What clients asked, were answered and were told.
+    Client,
+    /// What services committed.
+    State,
+    /// Places searched for private bytes.
+    Sink,
+}
+
+/// What a judge says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The judge's name.
+    pub judge: String,
+    /// The requirements it judged.
+    pub requirements: Vec<String>,
+    /// Its ruling.
+    pub ruling: Ruling,
+    /// How many cases it really had to judge. Never 0 when it holds: no empty victory.
+    pub reached: u64,
+    /// How many cases it saw and could not judge.
+    pub unjudged: u64,
+    /// How many violations there are.
+    pub violated: u64,
+    /// The first of them, at most [`VIOLATIONS_KEPT`].
+    pub violations: Vec<Violation>,
+    /// Why the ruling is unknown; also why cases were left unjudged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_unknown: Option<WhyUnknown>,
+}
+
+/// Three-valued: what was not seen is not claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Ruling {
+    /// Every case there was is as it must be.
+    Holds,
+    /// There was no case, or one could not be judged.
+    Unknown,
+    /// At least one case is not as it must be.
+    Violated,
+}
+
+/// A case that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Violation {
+    /// The requirement that does not hold.
+    pub requirement: String,
+    /// What happened, in one sentence.
+    pub statement: String,
+    /// The events that show it, in order.
+    pub excerpt: Vec<EventId>,
+    /// Equal for equal bugs whatever the seed: judge, requirement and kind.
+    pub fingerprint: String,
+}
+
+/// Why a ruling is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "why")]
+pub enum WhyUnknown {
+    /// The history has none of this evidence.
+    MissingEvidence {
+        /// Which.
+        evidence: Vec<Evidence>,
+    },
+    /// Nothing happened that the requirement speaks of.
+    NoCase {},
+    /// Something happened, and nobody looked at what became of it.
+    NotObserved {
+        /// What was not looked at.
+        what: String,
+    },
+    /// What was observed allows no ruling.
+    Inconclusive {
+        /// Why.
+        what: String,
+    },
+    /// The history was cut at the recorder's budget: what came after is not known.
+    Cut {
+        /// How many events were not kept.
+        events: u64,
+    },
+}
+
+/// All judges' verdicts on one history, in the order of [`crate::judges::judges`].
+#[must_use]
+pub fn judge_all(history: &History) -> Vec<Verdict> {
+    let facts = Facts::of(history);
+    crate::judges::judges().iter().map(|judge| judge_facts(&**judge, &facts)).collect()
+}
+
+/// The ruling of several verdicts together. A requirement that had no case in this run does not spoil it;
+/// when none had a case, it is unknown.
+#[must_use]
+pub fn ruling_of(verdicts: &[Verdict]) -> Ruling {
+    let had_a_case = verdicts.iter().filter(|verdict| !verdict.had_no_case());
+    had_a_case.map(|verdict| verdict.ruling).max().unwrap_or(Ruling::Unknown)
+}
+
+impl Verdict {
+    /// Whether the judge is silent because nothing happened that its requirement speaks of, or because
+    /// this kind of run has not its evidence.
+    #[must_use]
+    pub fn had_no_case(&self) -> bool {
+        matches!(self.why_unknown, Some(WhyUnknown::NoCase {} | WhyUnknown::MissingEvidence { .. }))
+    }
+}
+
+impl Violation {
+    /// The violation with its excerpt, for humans.
+    #[must_use]
+    pub fn render(&self, history: &History) -> String {
+        let mut text = format!("{} is violated: {}\n", self.requirement, self.statement);
+        for event in self.excerpt.iter().filter_map(|id| history.event(*id)) {
+            text.push_str(&format!("  {event}\n"));
+        }
+        text.push_str(&format!("  fingerprint {}\n", self.fingerprint));
+        text
+    }
+}
+
+impl fmt::Display for Ruling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Holds => "holds",
+            Self::Unknown => "unknown",
+            Self::Violated => "violated",
+        })
+    }
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Wire => "wire",
+            Self::Client => "client",
+            Self::State => "state",
+            Self::Sink => "sink",
+        })
+    }
+}
+
+impl fmt::Display for WhyUnknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingEvidence { evidence } => {
+                let names: Vec<String> = evidence.iter().map(ToString::to_string).collect();
+                write!(f, "the history has no {} evidence", names.join(" and no "))
+            }
+            Self::NoCase {} => f.write_str("nothing happened that the requirement speaks of"),
+            Self::NotObserved { what } => write!(f, "not observed: {what}"),
+            Self::Inconclusive { what } => write!(f, "inconclusive: {what}"),
+            Self::Cut { events } => write!(f, "{events} events went beyond the budget and were not kept"),
+        }
+    }
+}
+
+/// What a judge notes down while it hears the facts.
+#[derive(Debug)]
+pub struct Casebook {
+    judge: &'static str,
+    requirements: &'static [&'static str],
+    reached: u64,
+    unjudged: u64,
+    violated: u64,
+    violations: Vec<Violation>,
+    not_observed: Option<String>,
+    doubt: Option<String>,
+}
+
+impl Casebook {
+    /// One more case that was really judged.
+    pub fn reached(&mut self) {
+        self.reached += 1;
+    }
+
+    /// `cases` more cases that were really judged.
+    pub fn reached_many(&mut self, cases: u64) {
+        self.reached = self.reached.saturating_add(cases);
+    }
+
+    /// A case of which nobody observed the outcome. The others are still judged.
+    pub fn not_observed(&mut self, what: &str) {
+        self.unjudged += 1;
+        self.not_observed.get_or_insert_with(|| what.to_owned());
+    }
+
+    /// A case whose outcome was observed and allows no ruling: the whole ruling is unknown.
+    pub fn inconclusive(&mut self, what: &str) {
+        self.unjudged += 1;
+        self.doubt.get_or_insert_with(|| what.to_owned());
+    }
+
+    /// A case that is not as it must be, of the judge's first requirement. `kind` names the bug, not the
+    /// case.
+    pub fn violated(&mut self, kind: &str, statement: String, excerpt: impl IntoIterator<Item = EventId>) {
+        self.violated += 1;
+        if self.violations.len() == VIOLATIONS_KEPT {
+            return;
+        }
+        let requirement = self.requirements.first().copied().unwrap_or_default();
+        let ordered: BTreeSet<EventId> = excerpt.into_iter().collect();
+        self.violations.push(Violation {
+            requirement: requirement.to_owned(),
+            statement,
+            excerpt: ordered.into_iter().take(EXCERPT_MAX).collect(),
+            fingerprint: format!("{}/{requirement}/{kind}", self.judge),
+        });
+    }
+
+    fn new<J: Judge + ?Sized>(judge: &J) -> Self {
+        Self {
+            judge: judge.name(),
+            requirements: judge.requirements(),
+            reached: 0,
+            unjudged: 0,
+            violated: 0,
+            violations: Vec::new(),
+            not_observed: None,
+            doubt: None,
+        }
+    }
+
+    fn close(self, why_missing: Option<WhyUnknown>, beyond_budget: u64) -> Verdict {
+        let why_unknown = why_missing
+            .or_else(|| self.doubt.map(|what| WhyUnknown::Inconclusive { what }))
+            .or_else(|| (beyond_budget > 0).then_some(WhyUnknown::Cut { events: beyond_budget }));
+        let ruling = if self.violated > 0 {
+            Ruling::Violated
+        } else if self.reached > 0 && why_unknown.is_none() {
+            Ruling::Holds
+        } else {
+            Ruling::Unknown
+        };
+        let not_observed = self.not_observed.map(|what| WhyUnknown::NotObserved { what });
+        let no_case = (ruling == Ruling::Unknown).then_some(WhyUnknown::NoCase {});
+        Verdict {
+            judge: self.judge.to_owned(),
+            requirements: self.requirements.iter().map(|&id| id.to_owned()).collect(),
+            ruling,
+            reached: self.reached,
+            unjudged: self.unjudged,
+            violated: self.violated,
+            violations: self.violations,
+            why_unknown: why_unknown.or(not_observed).or(no_case),
+        }
+    }
+}
+
+fn judge_facts<J: Judge + ?Sized>(judge: &J, facts: &Facts<'_>) -> Verdict {
+    let mut case = Casebook::new(judge);
+    let missing: Vec<Evidence> =
+        judge.evidence().iter().copied().filter(|evidence| !facts.has(*evidence)).collect();
+    if missing.is_empty() {
+        judge.hear(facts, &mut case);
+        return case.close(None, facts.history().beyond_budget());
+    }
+    case.close(Some(WhyUnknown::MissingEvidence { evidence: missing }), 0)
+}
