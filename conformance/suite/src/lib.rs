@@ -11,6 +11,8 @@ pub mod admin;
 pub mod device;
 pub mod jws;
 pub mod target;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transcript;
 
 pub use admin::Admin;

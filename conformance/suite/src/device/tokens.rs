@@ -101,12 +101,17 @@ impl Device {
         if self.held(&home).is_none() {
             self.log_in_at(cause, &home).await?;
         }
-        match self.held(cluster) {
-            Some(token) => Ok(token),
-            None => {
-                let subject = self.held(&home).unwrap_or_default();
-                Ok(self.exchange_at(cause, &home, cluster, &subject).await?.access_token)
+        if let Some(token) = self.held(cluster) {
+            return Ok(token);
+        }
+        let subject = self.held(&home).unwrap_or_default();
+        match self.exchange_at(cause, &home, cluster, &subject).await {
+            // The own token holds no more: once more with a new one.
+            Err(failure) if matches!(failure.code(), Some(Code::InvalidGrant | Code::TokenExpired)) => {
+                let fresh = self.log_in_at(cause, &home).await?.access_token;
+                Ok(self.exchange_at(cause, &home, cluster, &fresh).await?.access_token)
             }
+            exchanged => Ok(exchanged?.access_token),
         }
     }
 
@@ -186,9 +191,6 @@ impl Device {
         let invoked = self.begin_caused(cause, Call::Exchange { cluster: cluster.clone() });
         let resource = issuer(&wire.target.template, cluster);
         let result = ask_token(wire, home, &exchange_form(subject, &resource), &self.inner.patience).await;
-        if result.as_ref().is_err_and(|failure| failure.refused().is_some_and(|r| r.status == 401)) {
-            self.forget_token(home);
-        }
         self.keep_token(invoked, cluster, result)
     }
 
