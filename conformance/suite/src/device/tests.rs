@@ -32,11 +32,13 @@ enum Act {
     Silence,
 }
 
+type Script = Vec<(&'static str, VecDeque<Act>)>;
+
 #[derive(Clone, Default)]
 struct Peer {
     seen: Arc<Mutex<Vec<Seen>>>,
     /// Acts for requests whose line starts with the text, in order; the last one is repeated.
-    script: Arc<Mutex<Vec<(&'static str, VecDeque<Act>)>>>,
+    script: Arc<Mutex<Script>>,
 }
 
 impl Peer {
