@@ -37,8 +37,8 @@ pub struct Locus {
     pub parties: BTreeMap<Address, Party>,
     /// The calls that go on in this one (LOC-004).
     pub replaces: Vec<Replaces>,
-    /// The control interface of the relay that carries the call's media.
-    pub relay: Option<Url>,
+    /// The control interfaces of the relays that the call has used: the last carries its media now.
+    pub relays: Vec<Url>,
     /// Whether calls take place here at all.
     pub place: Place,
 }
@@ -191,7 +191,7 @@ impl Default for Locus {
             kind: Kind::OneToOne,
             parties: BTreeMap::new(),
             replaces: Vec::new(),
-            relay: None,
+            relays: Vec::new(),
             place: Place::Here,
         }
     }
@@ -236,6 +236,12 @@ impl Locus {
             && self.parties.get(user).is_some_and(|party| party.devices.contains_key(device))
     }
 
+    /// The control interface of the relay that carries the call's media now.
+    #[must_use]
+    pub fn relay(&self) -> Option<&Url> {
+        self.relays.last()
+    }
+
     /// Whether anybody is being rung.
     #[must_use]
     pub fn rings(&self) -> bool {
@@ -257,7 +263,7 @@ impl Locus {
         let mut step = Step::default();
         self.instance = self.instance.next();
         self.kind = join.kind;
-        self.relay = join.relay;
+        self.relays = join.relay.into_iter().collect();
         self.parties = join.members.into_iter().map(|user| (user, Party::notified())).collect();
         for user in self.parties.keys().filter(|user| **user != join.user) {
             step.tell(user, Some(EventType::LocusRinging));
@@ -405,12 +411,13 @@ impl Locus {
     }
 
     fn change_relay(&mut self, instance: Count, from: &Url, to: Url) -> Vec<Effect> {
-        if !self.is_active() || self.instance != instance || self.relay.as_ref() != Some(from) || *from == to
-        {
+        let meant = self.is_active() && self.instance == instance && self.relay() == Some(from);
+        if !meant || *from == to {
             return Vec::new();
         }
         let mut step = Step::default();
-        self.relay = Some(to);
+        self.relays.retain(|relay| *relay != to);
+        self.relays.push(to);
         self.tell_joined(&mut step);
         self.enter(self.state, &mut step);
         step.into_effects()
@@ -462,7 +469,6 @@ impl Locus {
             step.tell(user, Some(EventType::LocusEnded));
         }
         self.replaces.clear();
-        self.relay = None;
         step.legs = vec![Effect::EndInstance(self.instance)];
         self.enter(LocusState::Terminating, step);
         self.enter(LocusState::Inactive, step);

@@ -224,7 +224,7 @@ fn the_winner_shows_the_call_that_goes_on_until_the_call_ends() {
 fn a_failed_relay_is_replaced_once_however_many_devices_notice() {
     let failed = Event::RelayFailed { instance: Count(1), from: relay(0), to: relay(1) };
     let (mut locus, effects) = after([join(ALICE, 0), join(BOB, 0), failed.clone()]);
-    assert_eq!((locus.relay.clone(), locus.instance), (Some(relay(1)), Count(1)));
+    assert_eq!((locus.relay(), locus.instance), (Some(&relay(1)), Count(1)));
     assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusChanged)));
     assert_eq!(locus.step(failed), Ok(Vec::new()));
 }
