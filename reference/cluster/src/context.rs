@@ -31,6 +31,8 @@ pub struct Shared {
     pub(crate) locks: Locks,
     pub(crate) auth: auth::Memory,
     pub(crate) map: users::Replica,
+    pub(crate) found: users::Remembered,
+    pub(crate) quota: users::Quota,
     pub(crate) sockets: mercury::Sockets,
     pub(crate) outbox: outbox::Outbox,
     pub(crate) leases: locus::Leases,
@@ -77,6 +79,8 @@ impl Cluster {
             verifier,
             locks: Locks::default(),
             map,
+            found: users::Remembered::default(),
+            quota: users::Quota::default(),
             sockets: mercury::Sockets::default(),
             outbox: outbox::Outbox::default(),
             leases: locus::Leases::default(),
@@ -84,8 +88,12 @@ impl Cluster {
         users::start(&cluster);
         outbox::start(&cluster).await?;
         locus::start(&cluster).await?;
-        mercury::start(&cluster);
         Ok(cluster)
+    }
+
+    /// Says goodbye to every device's socket, for good: the devices connect to another instance (OPS-004).
+    pub fn drain_sockets(&self) {
+        self.sockets.drain();
     }
 
     /// Its name.

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use fusion_protocol::map::{DomainChange, DomainFeed, DomainRecord};
 use fusion_protocol::{Address, ClusterName, Count, Incarnation, Service, Url, UrlTemplate, UserRef};
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::probe::{Level, Probe, StateChange};
@@ -49,6 +50,8 @@ pub(crate) struct World {
     clusters: BTreeMap<String, Cluster>,
     probes: BTreeMap<String, Arc<Recorded>>,
     http: server::Client,
+    /// The machine that requests and WebSockets come from.
+    pub(crate) client: Host,
 }
 
 /// What a test cluster reported.
@@ -90,12 +93,42 @@ impl World {
             clusters: BTreeMap::new(),
             probes: BTreeMap::new(),
             http: server::Client::new(&client),
+            map_version: Count(0),
+            client,
         };
         for name in names {
             world.stores.insert((*name).to_owned(), MemoryStore::new());
             world.start(name).await;
         }
+        for name in names.iter().filter(|name| **name != CONSUMER) {
+            world.claim(&format!("{name}.example"), &[name]).await;
+        }
         world
+    }
+
+    /// All clusters learn that the org of these clusters has claimed a domain; of none: released it.
+    pub(crate) async fn claim(&mut self, domain: &str, clusters: &[&str]) {
+        self.map_version = self.map_version.next();
+        let (domain, version) = (domain.parse().expect("a test's domain"), self.map_version);
+        let change = match clusters {
+            [] => DomainChange::Released { domain, version },
+            [first, ..] => DomainChange::Claimed(DomainRecord {
+                domain,
+                org: format!("org-{first}"),
+                clusters: clusters.iter().map(|text| name(text)).collect(),
+                version,
+                ttl_seconds: 300,
+            }),
+        };
+        let consumer = self.clusters.keys().filter(|text| *text == CONSUMER);
+        let feed = DomainFeed {
+            version,
+            changes: vec![change],
+            consumer_clusters: consumer.map(|text| name(text)).collect(),
+        };
+        for cluster in self.clusters.values() {
+            cluster.map.apply(&cluster.host, feed.clone()).await.expect("a feed can be taken in");
+        }
     }
 
     /// The cluster of that name.
