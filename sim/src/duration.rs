@@ -18,15 +18,18 @@ pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Re
 pub(crate) mod option {
     use super::*;
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| parse(&text).map_err(de::Error::custom)).transpose()
     }
 }
 
 fn parse(text: &str) -> Result<Duration, String> {
-    let found = humantime::parse_duration(text)
-        .map_err(|_| format!("\"{text}\" is no duration: write a number with its unit, such as 250ms, 45s or 2m"))?;
+    let found = humantime::parse_duration(text).map_err(|_| {
+        format!("\"{text}\" is no duration: write a number with its unit, such as 250ms, 45s or 2m")
+    })?;
     if found > Duration::from_secs(24 * 3_600) {
         return Err(format!("\"{text}\" is longer than a simulated day"));
     }

@@ -1,3 +1,22 @@
-//! The deterministic simulator: plans, networks, exploration.
+//! The deterministic simulator: scenarios, plans, engines, exploration.
+//!
+//! A scenario and a seed make a [`plan::Plan`]; an engine is a [`stage::Stage`] on which the plan is
+//! played; everything observed becomes one history, which the judges of `fusion-history` read.
 
+pub mod determinism;
+mod duration;
+pub mod engines;
+pub mod explore;
 pub mod fabric;
+pub mod library;
+pub mod narrate;
+pub mod outcome;
+pub mod plan;
+pub mod play;
+pub mod scenario;
+pub mod stage;
+pub mod stopwatch;
+mod swarm;
+mod target;
+
+pub use target::target_of;

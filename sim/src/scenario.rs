@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use fusion_deployment::Topology;
+use fusion_deployment::topology::{Topology, UserSpec};
 use fusion_settings::Mistake;
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ pub struct Scenario {
 pub struct Step {
     /// Its name in the file, or `step-{n}`.
     pub id: String,
-    /// The user's name in the topology.
+    /// The user, by the local part of the address.
     pub user: String,
     /// The user's device.
     pub device: String,
@@ -179,9 +179,7 @@ impl Scenario {
     pub fn parse(file: &Path, text: &str) -> Result<Self, Mistake> {
         let raw: RawScenario = fusion_settings::parse(file, text)?;
         let reader = Reader { file, text, topology: &raw.topology };
-        if let Err(problem) = raw.topology.check() {
-            return Err(reader.mistake(&problem.to_string(), "[topology"));
-        }
+        raw.topology.validate().map_err(|error| reader.mistake(&error.to_string(), error.needle()))?;
         let steps = reader.steps(&raw.step)?;
         let faults = reader.faults(&raw.fault, &steps)?;
         reader.families(&raw.swarm)?;
@@ -199,6 +197,12 @@ impl Scenario {
             settle: raw.settle,
         })
     }
+}
+
+/// The user that a scenario calls `name`: the local part of the address.
+#[must_use]
+pub fn user_named<'a>(topology: &'a Topology, name: &str) -> Option<&'a UserSpec> {
+    topology.users.iter().find(|user| user.address.local_part() == name)
 }
 
 #[derive(Deserialize)]
@@ -319,7 +323,9 @@ impl Reader<'_> {
             .map(|(n, raw)| {
                 let id = raw.id.clone().unwrap_or_else(|| format!("fault-{}", n + 1));
                 if !ids.insert(id.clone()) {
-                    return Err(self.mistake(&format!("two faults have the id \"{id}\""), &format!("\"{id}\"")));
+                    return Err(
+                        self.mistake(&format!("two faults have the id \"{id}\""), &format!("\"{id}\""))
+                    );
                 }
                 let start = self.start(raw.at, &raw.after, raw.delay, &known)?;
                 Ok(ScriptedFault { id, start, lasts: raw.lasts, fault: raw.fault.clone() })
@@ -330,7 +336,8 @@ impl Reader<'_> {
     fn families(&self, raw: &RawSwarm) -> Result<(), Mistake> {
         for family in raw.families.iter().flatten() {
             if !FAMILIES.contains(&family.as_str()) {
-                let mistake = self.mistake(&format!("no fault family \"{family}\" for swarms"), &format!("\"{family}\""));
+                let mistake = self
+                    .mistake(&format!("no fault family \"{family}\" for swarms"), &format!("\"{family}\""));
                 return Err(mistake.suggest_one_of(family, FAMILIES));
             }
         }
@@ -344,11 +351,11 @@ impl Reader<'_> {
     }
 
     fn user(&self, name: &str) -> Result<String, Mistake> {
-        if self.topology.users.contains_key(name) {
+        if user_named(self.topology, name).is_some() {
             return Ok(name.to_owned());
         }
         let mistake = self.mistake(&format!("the topology has no user \"{name}\""), &format!("\"{name}"));
-        Err(mistake.suggest_one_of(name, self.topology.users.keys().map(String::as_str)))
+        Err(mistake.suggest_one_of(name, self.topology.users.iter().map(|user| user.address.local_part())))
     }
 
     fn start(
@@ -361,14 +368,18 @@ impl Reader<'_> {
         for step in after {
             if !known.contains(&step.as_str()) {
                 let what = format!("no earlier step has the id \"{step}\"");
-                return Err(self.mistake(&what, &format!("\"{step}\"")).suggest_one_of(step, known.iter().copied()));
+                return Err(self
+                    .mistake(&what, &format!("\"{step}\""))
+                    .suggest_one_of(step, known.iter().copied()));
             }
         }
         match (at, after) {
             (Some(at), []) => Ok(Start::At(at + delay.unwrap_or_default())),
             (None, [_, ..]) => Ok(Start::After { steps: after.to_vec(), delay: delay.unwrap_or_default() }),
             (None, []) => Ok(Start::At(delay.unwrap_or_default())),
-            (Some(_), [_, ..]) => Err(self.mistake("a step or fault begins `at` a time or `after` steps, not both", "after")),
+            (Some(_), [_, ..]) => {
+                Err(self.mistake("a step or fault begins `at` a time or `after` steps, not both", "after"))
+            }
         }
     }
 
@@ -388,29 +399,39 @@ impl Reader<'_> {
             "create_group" => Act::Create { chat: chat()?, with: others()?, group: true },
             "find" => Act::Find { chat: chat()?, with: only()?, within },
             "await_chat" => Act::AwaitChat { chat: chat()?, within },
-            "say" => Act::Say { chat: chat()?, text: raw.text.clone().ok_or_else(|| self.missing(raw, "text"))? },
+            "say" => {
+                Act::Say { chat: chat()?, text: raw.text.clone().ok_or_else(|| self.missing(raw, "text"))? }
+            }
             "read" => Act::Read { chat: chat()? },
             "read_index" => Act::ReadIndex {},
             "call" => Act::Call { chat: chat()? },
             "answer" => Act::Answer { chat: chat()?, within },
             "decline" => Act::Decline { chat: chat()?, within },
-            "talk" => Act::Talk { chat: chat()?, packets: raw.packets.ok_or_else(|| self.missing(raw, "packets"))? },
+            "talk" => {
+                Act::Talk { chat: chat()?, packets: raw.packets.ok_or_else(|| self.missing(raw, "packets"))? }
+            }
             "hang_up" => Act::HangUp { chat: chat()? },
             "disconnect" => Act::Disconnect {},
             "connect" => Act::Connect {},
-            "resolve" => Act::Resolve { who: self.user(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)? },
+            "resolve" => {
+                Act::Resolve { who: self.user(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)? }
+            }
             "replay_token" => {
                 Act::ReplayToken { at: raw.who.clone().ok_or_else(|| self.missing(raw, "who"))? }
             }
             unknown => {
-                let mistake = self.mistake(&format!("nobody can `do = \"{unknown}\"`"), &format!("\"{unknown}\""));
+                let mistake =
+                    self.mistake(&format!("nobody can `do = \"{unknown}\"`"), &format!("\"{unknown}\""));
                 return Err(mistake.suggest_one_of(unknown, VERBS));
             }
         })
     }
 
     fn missing(&self, raw: &RawStep, key: &str) -> Mistake {
-        self.mistake(&format!("a step with do = \"{}\" needs the key `{key}`", raw.verb), &format!("\"{}\"", raw.verb))
+        self.mistake(
+            &format!("a step with do = \"{}\" needs the key `{key}`", raw.verb),
+            &format!("\"{}\"", raw.verb),
+        )
     }
 }
 

@@ -64,9 +64,7 @@ impl Draw<'_> {
                 let (a, b) = self.two_sides();
                 Fault::ResetConnections { a, b }
             }
-            "loss" => {
-                Fault::Loss { from: everywhere(), to: everywhere(), probability: self.percent(2, 25) }
-            }
+            "loss" => Fault::Loss { from: everywhere(), to: everywhere(), probability: self.percent(2, 25) },
             "duplicate" => {
                 Fault::Duplicate { from: everywhere(), to: everywhere(), probability: self.percent(5, 50) }
             }
@@ -102,8 +100,12 @@ impl Draw<'_> {
     /// One host against everybody else, or against one other.
     fn two_sides(&self) -> (Vec<Place>, Vec<Place>) {
         let one = self.host();
-        let others: Vec<Place> =
-            self.hosts.iter().map(|host| Place::Host(host.name.clone())).filter(|other| *other != one).collect();
+        let others: Vec<Place> = self
+            .hosts
+            .iter()
+            .map(|host| Place::Host(host.name.clone()))
+            .filter(|other| *other != one)
+            .collect();
         if others.is_empty() || self.chance.chance(0.5) {
             return (vec![one], vec![Place::Everywhere]);
         }

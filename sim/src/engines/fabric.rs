@@ -1,0 +1,354 @@
+//! The default engine: a federation on our own simulated network.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use fusion_conformance::Target;
+use fusion_deployment::{Addressing, Federation, Hooks, HostSpec, Running, assemble, start_host};
+use fusion_history::canary::Canaries;
+use fusion_history::event::Sink;
+use fusion_history::{Body, History, Recorder};
+use fusion_protocol::media::LegCounters;
+use fusion_runtime::probe::{Level, StateChange};
+use fusion_runtime::{Clock, Entropy, Host, Probe};
+use serde_json::Value;
+
+use crate::fabric::{
+    Fault, FaultCount, FaultId, Observer, Protocol, WireEvent, WireKind, World, WorldOptions,
+};
+use crate::plan::Plan;
+use crate::play::{PlayError, play};
+use crate::stage::Stage;
+use crate::target::target_of;
+
+/// Events that a run may have before it counts as one that spins.
+const EVENT_BUDGET: u64 = 2_000_000;
+/// Bytes of each place of the provider plane that are kept for the search.
+const EVIDENCE_MAX_BYTES: usize = 64 << 20;
+
+/// What a run on fabric leaves.
+#[derive(Debug)]
+pub struct Run {
+    /// Everything observed.
+    pub history: History,
+    /// How often each fault family was chosen and made a difference.
+    pub faults: BTreeMap<&'static str, FaultCount>,
+    /// How long it lasted in the world, microseconds.
+    pub simulated_us: u64,
+    /// Why the play could not be played.
+    pub failure: Option<String>,
+}
+
+/// How a run on fabric is set up.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// What a faulty deployment does differently.
+    pub hooks: Hooks,
+    /// Whether packets are written into the history, too.
+    pub wire: bool,
+}
+
+/// Plays `plan` in a world of its own.
+#[must_use]
+pub fn run(plan: &Plan, options: &Options) -> Run {
+    let entropy = Entropy::from_u64(plan.seed).stream("federation");
+    let federation = match assemble(&plan.topology, Addressing::Simulated, &entropy) {
+        Ok(federation) => federation,
+        Err(error) => return Run::failed(error.to_string()),
+    };
+    let evidence = Arc::new(Evidence::new(&federation, options.wire));
+    let world_options = WorldOptions { explore_order: plan.hesitation, ..WorldOptions::default() };
+    let world = World::with(plan.seed, world_options, evidence.clone());
+    let stage = FabricStage::new(world.clone(), federation, evidence.clone(), options.hooks.clone());
+    let target = Arc::new(target_of(&stage.federation));
+    let played: Result<(), PlayError> = world.run(async {
+        stage.start();
+        play(plan, &stage, target).await
+    });
+    let panics = world.panics();
+    let failure = match played {
+        Err(error) => Some(error.to_string()),
+        Ok(()) if panics > 0 => Some(format!("{panics} tasks of services panicked")),
+        Ok(()) if evidence.recorder.over_budget() => {
+            Some("more events than the budget: somebody spins".to_owned())
+        }
+        Ok(()) => None,
+    };
+    Run {
+        history: evidence.recorder.clone().finish(),
+        faults: world.fault_counts(),
+        simulated_us: world.now_us(),
+        failure,
+    }
+}
+
+/// The hosts that a topology will have on fabric, for whoever draws faults.
+///
+/// # Errors
+/// When such a federation cannot exist.
+pub fn hosts(
+    topology: &fusion_deployment::Topology,
+) -> Result<Vec<HostSpec>, fusion_deployment::TopologyError> {
+    assemble(topology, Addressing::Simulated, &Entropy::from_u64(0)).map(|federation| federation.hosts)
+}
+
+impl Run {
+    fn failed(why: String) -> Self {
+        Self { history: History::new(), faults: BTreeMap::new(), simulated_us: 0, failure: Some(why) }
+    }
+}
+
+/// A federation in a simulated world.
+pub struct FabricStage {
+    world: World,
+    federation: Federation,
+    evidence: Arc<Evidence>,
+    clock: Clock,
+    hooks: Hooks,
+    running: Arc<Mutex<BTreeMap<String, Running>>>,
+    devices: AtomicU32,
+}
+
+impl FabricStage {
+    /// Prepares the machines and names of `federation`; [`FabricStage::start`] starts them.
+    #[must_use]
+    pub fn new(world: World, federation: Federation, evidence: Arc<Evidence>, hooks: Hooks) -> Self {
+        for (name, addresses) in &federation.resolve {
+            world.publish(name, addresses.iter().copied());
+        }
+        let clock = world.clock();
+        Self {
+            world,
+            federation,
+            evidence,
+            clock,
+            hooks,
+            running: Arc::default(),
+            devices: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts every machine. Inside the world's run.
+    pub fn start(&self) {
+        for spec in &self.federation.hosts {
+            let boot = self.boot(spec.clone());
+            let probe = MachineProbe {
+                name: spec.name.as_str().into(),
+                clock: self.clock.clone(),
+                evidence: self.evidence.clone(),
+            };
+            let mut machine = self.world.host(&spec.name, spec.ip, &spec.data_center).probe(Arc::new(probe));
+            if let Some(cluster) = spec.cluster() {
+                machine = machine.group(cluster.as_str());
+            }
+            let host =
+                machine.boot(boot.clone()).start().expect("a federation's names and addresses are its own");
+            boot(host);
+        }
+    }
+
+    fn boot(&self, spec: HostSpec) -> impl Fn(Host) + Clone + Send + Sync + 'static {
+        let (federation, hooks, running) =
+            (self.federation.clone(), self.hooks.clone(), self.running.clone());
+        move |host: Host| {
+            let (spec, federation, hooks, running) =
+                (spec.clone(), federation.clone(), hooks.clone(), running.clone());
+            let machine = host.clone();
+            host.tasks.spawn(async move {
+                match start_host(&machine, &spec, &federation, &hooks).await {
+                    Ok(started) => drop(lock(&running).insert(spec.name, started)),
+                    Err(error) => {
+                        let fields = serde_json::json!({"error": error.to_string()});
+                        machine.probe.log(Level::Error, "host.start", fields);
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[async_trait]
+impl Stage for FabricStage {
+    fn engine(&self) -> &'static str {
+        "fabric"
+    }
+
+    fn federation(&self) -> &Federation {
+        &self.federation
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn recorder(&self) -> &Recorder {
+        &self.evidence.recorder
+    }
+
+    /// Each device in a place of its own, in the 172.16/12 block.
+    fn device_host(&self, name: &str) -> Host {
+        let n = self.devices.fetch_add(1, Ordering::Relaxed) + 1;
+        let ip = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n));
+        let host = self.world.host(name, ip, &format!("at {name}")).start();
+        host.expect("a device's name and address are its own")
+    }
+
+    async fn begin(&self, fault: &Fault) -> Result<FaultId, String> {
+        self.world.inject(fault).await.map_err(|error| error.to_string())
+    }
+
+    async fn end(&self, fault: FaultId) {
+        // It may have ended by itself, or by another one that started the machine again.
+        let _ = self.world.heal(fault).await;
+    }
+
+    async fn heal(&self) {
+        self.world.heal_all().await;
+    }
+
+    fn search(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
+        let provider = self.federation.hosts.iter().filter(|host| host.cluster().is_none());
+        provider
+            .flat_map(|host| {
+                let rows = self.world.rows(&host.name);
+                let stored: Vec<u8> = rows
+                    .iter()
+                    .flat_map(|(key, row)| [key.as_bytes(), b"\n", &row.value, b"\n"].concat())
+                    .collect();
+                let seen = self.evidence.of(&host.name);
+                [("store", stored), ("log", seen.log), ("wire", seen.wire)]
+                    .map(|(place, bytes)| (host.name.clone(), searched(canaries, place, &bytes)))
+            })
+            .collect()
+    }
+
+    fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
+        let running = lock(&self.running);
+        let relays = running.iter().filter_map(|(name, running)| Some((name, running.relay.as_ref()?)));
+        relays
+            .flat_map(|(name, relay)| relay.counters().legs.into_iter().map(|leg| (name.clone(), leg)))
+            .collect()
+    }
+}
+
+fn searched(canaries: &Canaries, place: &str, bytes: &[u8]) -> Sink {
+    Sink {
+        place: place.to_owned(),
+        searched_bytes: bytes.len() as u64,
+        canaries: canaries.len() as u64,
+        hits: canaries.scan(bytes),
+    }
+}
+
+/// What is observed of a world: the history, and what the provider plane holds.
+pub struct Evidence {
+    recorder: Recorder,
+    provider: BTreeMap<String, Mutex<Seen>>,
+    wire: bool,
+}
+
+/// What one host of the provider plane has been told and has said.
+#[derive(Clone, Default)]
+struct Seen {
+    log: Vec<u8>,
+    wire: Vec<u8>,
+}
+
+impl Evidence {
+    /// Evidence of a federation's run; with `wire`, packets go into the history.
+    #[must_use]
+    pub fn new(federation: &Federation, wire: bool) -> Self {
+        let provider = federation.hosts.iter().filter(|host| host.cluster().is_none());
+        Self {
+            recorder: Recorder::with_budget(EVENT_BUDGET),
+            provider: provider.map(|host| (host.name.clone(), Mutex::default())).collect(),
+            wire,
+        }
+    }
+
+    /// The history in the making.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    fn of(&self, host: &str) -> Seen {
+        self.provider.get(host).map(|seen| lock(seen).clone()).unwrap_or_default()
+    }
+}
+
+impl Observer for Evidence {
+    fn watches_wire(&self) -> bool {
+        self.wire
+    }
+
+    fn wire(&self, event: &WireEvent) {
+        let what = match &event.kind {
+            WireKind::Sent => return,
+            kind => serde_json::to_value(kind).unwrap_or_default(),
+        };
+        let what = what.as_str().map_or_else(|| what.to_string(), str::to_owned);
+        let body = Body::Wire {
+            from: event.from.host.to_string(),
+            to: event.to.host.to_string(),
+            protocol: if event.protocol == Protocol::Tcp { "tcp" } else { "udp" }.to_owned(),
+            what,
+            bytes: event.len as u64,
+        };
+        self.recorder.record(std::time::Duration::from_micros(event.at_us), "network", None, body);
+    }
+
+    fn watches_bytes(&self, host: &str) -> bool {
+        self.provider.contains_key(host)
+    }
+
+    fn bytes(&self, arrival: &WireEvent, bytes: &[u8]) {
+        if let Some(seen) = self.provider.get(&*arrival.to.host) {
+            keep(&mut lock(seen).wire, bytes);
+        }
+    }
+}
+
+/// What a machine of the world reports to.
+struct MachineProbe {
+    name: Arc<str>,
+    clock: Clock,
+    evidence: Arc<Evidence>,
+}
+
+impl Probe for MachineProbe {
+    fn watches_state(&self) -> bool {
+        true
+    }
+
+    fn state(&self, change: StateChange) {
+        let StateChange { concept, subject, state, detail } = change;
+        let body = Body::State { concept: concept.to_owned(), subject, state, detail };
+        self.evidence.recorder.record(self.clock.now(), &self.name, None, body);
+    }
+
+    fn log(&self, level: Level, target: &'static str, fields: Value) {
+        if let Some(seen) = self.evidence.provider.get(&*self.name) {
+            keep(&mut lock(seen).log, format!("{target} {fields}\n").as_bytes());
+        }
+        if level >= Level::Warn {
+            let level = if level == Level::Warn { "warn" } else { "error" };
+            let body = Body::Log { level: level.to_owned(), target: target.to_owned(), fields };
+            self.evidence.recorder.record(self.clock.now(), &self.name, None, body);
+        }
+    }
+}
+
+fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
+    if kept.len() + bytes.len() <= EVIDENCE_MAX_BYTES {
+        kept.extend_from_slice(bytes);
+    }
+}
+
+/// Everything behind these locks stays usable when a task panics.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

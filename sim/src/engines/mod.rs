@@ -1,0 +1,3 @@
+//! Where plans are played. Each engine is a [`crate::stage::Stage`] of another kind.
+
+pub mod fabric;

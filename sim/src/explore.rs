@@ -1,0 +1,154 @@
+//! Many runs: seeds over all cores, and what they show together.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use fusion_history::Ruling;
+use sha2::{Digest as _, Sha256};
+
+use crate::engines::fabric::{Options, hosts};
+use crate::fabric::FaultCount;
+use crate::outcome::{Outcome, judged};
+use crate::plan::{Mode, Plan};
+use crate::scenario::Scenario;
+use crate::stopwatch::Stopwatch;
+
+/// Which runs to make of a scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// The first seed.
+    pub first: u64,
+    /// How many seeds.
+    pub seeds: u64,
+    /// With or without a swarm.
+    pub mode: Mode,
+    /// How many runs at a time.
+    pub jobs: usize,
+}
+
+/// What a batch of runs of one scenario shows.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// The scenario.
+    pub scenario: String,
+    /// How many runs were made.
+    pub runs: u64,
+    /// Runs that are not as they must be, in order of seed, at most [`KEPT_MAX`].
+    pub failed: Vec<Outcome>,
+    /// How many there are.
+    pub violated: u64,
+    /// How many could not be judged.
+    pub unknown: u64,
+    /// Events observed in all.
+    pub events: u64,
+    /// Simulated time in all.
+    pub simulated: Duration,
+    /// Wall time from the first to the last.
+    pub wall: Duration,
+    /// The hash over all hashes in order of seed.
+    pub hash: String,
+    /// How often each fault family was chosen and made a difference, in runs.
+    pub faults: BTreeMap<&'static str, FaultCount>,
+    /// The requirements that were judged on at least one case.
+    pub reached: BTreeSet<String>,
+    /// Different histories among the runs.
+    pub distinct: u64,
+}
+
+/// How many failed runs a summary keeps with their histories.
+pub const KEPT_MAX: usize = 10;
+
+/// Makes the runs of `batch`. `progress` is called after each; `stop` ends the batch early.
+pub fn explore(
+    scenario: &Scenario,
+    batch: Batch,
+    options: &Options,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(&Outcome) + Sync),
+) -> Summary {
+    let watch = Stopwatch::start();
+    let hosts = hosts(&scenario.topology).unwrap_or_default();
+    let next = AtomicU64::new(0);
+    let tally = Mutex::new(Tally::default());
+    std::thread::scope(|scope| {
+        for _ in 0..batch.jobs.max(1) {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= batch.seeds {
+                        break;
+                    }
+                    let plan = Plan::new(scenario, &hosts, batch.first + n, batch.mode);
+                    let outcome = judged(&plan, options);
+                    progress(&outcome);
+                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
+                }
+            });
+        }
+    });
+    let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+    tally.summary(&scenario.name, watch.elapsed())
+}
+
+impl Summary {
+    /// The ruling of all runs together.
+    #[must_use]
+    pub fn ruling(&self) -> Ruling {
+        match (self.violated, self.unknown) {
+            (0, 0) if self.runs > 0 => Ruling::Holds,
+            (0, _) => Ruling::Unknown,
+            _ => Ruling::Violated,
+        }
+    }
+
+    /// The requirements that the scenario is about and that no run had a case of: an empty victory.
+    #[must_use]
+    pub fn never_reached<'a>(&self, scenario: &'a Scenario) -> Vec<&'a str> {
+        let missed = scenario.requirements.iter().filter(|requirement| !self.reached.contains(*requirement));
+        missed.map(String::as_str).collect()
+    }
+}
+
+/// A summary in the making, in whatever order runs end.
+#[derive(Default)]
+struct Tally {
+    summary: Summary,
+    hashes: BTreeMap<u64, String>,
+}
+
+impl Tally {
+    fn add(&mut self, outcome: Outcome) {
+        let summary = &mut self.summary;
+        summary.runs += 1;
+        summary.events += outcome.events;
+        summary.simulated += outcome.simulated;
+        for (family, count) in &outcome.faults {
+            let tally = summary.faults.entry(family).or_default();
+            tally.chosen += u64::from(count.chosen > 0);
+            tally.effective += u64::from(count.effective > 0);
+        }
+        for verdict in outcome.verdicts.iter().filter(|verdict| verdict.reached > 0) {
+            summary.reached.extend(verdict.requirements.iter().cloned());
+        }
+        self.hashes.insert(outcome.seed, outcome.hash.clone());
+        match outcome.ruling {
+            Ruling::Holds => return,
+            Ruling::Unknown => summary.unknown += 1,
+            Ruling::Violated => summary.violated += 1,
+        }
+        // The lowest seeds are kept, whichever thread was faster.
+        summary.failed.push(outcome);
+        summary.failed.sort_by_key(|outcome| (std::cmp::Reverse(outcome.ruling), outcome.seed));
+        summary.failed.truncate(KEPT_MAX);
+    }
+
+    fn summary(self, scenario: &str, wall: Duration) -> Summary {
+        let mut hash = Sha256::new();
+        self.hashes.values().for_each(|one| hash.update(one));
+        let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let distinct = self.hashes.values().collect::<BTreeSet<_>>().len() as u64;
+        Summary { scenario: scenario.to_owned(), wall, hash: hex, distinct, ..self.summary }
+    }
+}

@@ -1,0 +1,94 @@
+//! The folder of scenarios.
+
+use std::path::{Path, PathBuf};
+
+use fusion_settings::Mistake;
+
+use crate::scenario::Scenario;
+
+/// Where scenarios are looked for.
+#[derive(Clone, Debug)]
+pub struct Library {
+    folder: PathBuf,
+}
+
+impl Library {
+    /// The scenarios below `folder`.
+    #[must_use]
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// The folder `scenarios` here, or in the nearest folder above that has one.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn nearest() -> Result<Self, Mistake> {
+        let here = std::env::current_dir().unwrap_or_default();
+        let found = here.ancestors().map(|folder| folder.join("scenarios")).find(|folder| folder.is_dir());
+        match found {
+            Some(folder) => Ok(Self { folder }),
+            None => {
+                Err(Mistake::new(&here.join("scenarios"), "there is no folder of scenarios here or above")
+                    .suggest("name it with --scenarios FOLDER"))
+            }
+        }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Every scenario, in order of folder and name.
+    ///
+    /// # Errors
+    /// The first mistake in any of them.
+    pub fn all(&self) -> Result<Vec<Scenario>, Mistake> {
+        self.files()?.iter().map(|file| Scenario::read(file)).collect()
+    }
+
+    /// One scenario, by the name of its file or by a path.
+    ///
+    /// # Errors
+    /// When there is none of that name, or there is a mistake in it.
+    pub fn find(&self, name: &str) -> Result<Scenario, Mistake> {
+        let path = Path::new(name);
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            return Scenario::read(path);
+        }
+        let files = self.files()?;
+        let short = name.rsplit('/').next().unwrap_or(name);
+        match files.iter().find(|file| stem(file) == short) {
+            Some(file) => Scenario::read(file),
+            None => {
+                let mistake = Mistake::new(&self.folder, format!("there is no scenario \"{name}\""));
+                Err(mistake.suggest_one_of(name, files.iter().map(|file| stem(file))))
+            }
+        }
+    }
+
+    fn files(&self) -> Result<Vec<PathBuf>, Mistake> {
+        let unreadable =
+            |error: std::io::Error| Mistake::new(&self.folder, format!("cannot be read: {error}"));
+        let mut files = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|ending| ending == "toml") {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn stem(file: &Path) -> &str {
+    file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+}

@@ -1,0 +1,136 @@
+//! What became of one run: the history judged, and what a line about it says.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fusion_history::{History, Ruling, Verdict, judge_all, ruling_of};
+use serde::Serialize;
+
+use crate::engines::fabric::{self, Options, Run};
+use crate::fabric::FaultCount;
+use crate::plan::{Mode, Plan};
+use crate::stopwatch::Stopwatch;
+
+/// One run, judged.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The scenario.
+    pub scenario: String,
+    /// The engine.
+    pub engine: &'static str,
+    /// The seed.
+    pub seed: u64,
+    /// Whether a swarm of faults was in it.
+    pub mode: Mode,
+    /// The ruling of all judges together; a play that failed is violated.
+    pub ruling: Ruling,
+    /// Each judge's verdict.
+    pub verdicts: Vec<Verdict>,
+    /// Why the play could not be played to its end.
+    pub failure: Option<String>,
+    /// How many events were observed.
+    pub events: u64,
+    /// How long it lasted in the world.
+    pub simulated: Duration,
+    /// How long it took here, judging included.
+    pub wall: Duration,
+    /// The hash of the history.
+    pub hash: String,
+    /// How often each fault family was chosen and made a difference.
+    pub faults: BTreeMap<&'static str, FaultCount>,
+    /// Everything observed.
+    pub history: History,
+}
+
+/// What machines read about a run (one JSON object a line).
+#[derive(Clone, Debug, Serialize)]
+pub struct Line<'a> {
+    scenario: &'a str,
+    engine: &'a str,
+    seed: u64,
+    swarm: bool,
+    verdict: String,
+    events: u64,
+    simulated_s: f64,
+    wall_s: f64,
+    hash: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    violations: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'a str>,
+}
+
+/// Plays a plan on fabric and judges it.
+#[must_use]
+pub fn judged(plan: &Plan, options: &Options) -> Outcome {
+    let watch = Stopwatch::start();
+    let run = fabric::run(plan, options);
+    Outcome::of(plan, "fabric", run, watch)
+}
+
+impl Outcome {
+    pub(crate) fn of(plan: &Plan, engine: &'static str, run: Run, watch: Stopwatch) -> Self {
+        let verdicts = judge_all(&run.history);
+        let ruling = if run.failure.is_some() { Ruling::Violated } else { ruling_of(&verdicts) };
+        let hash = run.history.hash();
+        Self {
+            scenario: plan.scenario.clone(),
+            engine,
+            seed: plan.seed,
+            mode: plan.mode,
+            ruling,
+            verdicts,
+            failure: run.failure,
+            events: run.history.len() as u64,
+            simulated: Duration::from_micros(run.simulated_us),
+            wall: watch.elapsed(),
+            hash,
+            faults: run.faults,
+            history: run.history,
+        }
+    }
+
+    /// What machines read about it.
+    #[must_use]
+    pub fn line(&self) -> Line<'_> {
+        let violations = self.verdicts.iter().flat_map(|verdict| &verdict.violations);
+        Line {
+            scenario: &self.scenario,
+            engine: self.engine,
+            seed: self.seed,
+            swarm: self.mode == Mode::Swarm,
+            verdict: self.ruling.to_string(),
+            events: self.events,
+            simulated_s: self.simulated.as_secs_f64(),
+            wall_s: self.wall.as_secs_f64(),
+            hash: &self.hash,
+            violations: violations.map(|violation| violation.fingerprint.as_str()).collect(),
+            failure: self.failure.as_deref(),
+        }
+    }
+
+    /// The command that plays this run again.
+    #[must_use]
+    pub fn reproduce(&self) -> String {
+        let swarm = if self.mode == Mode::Swarm { " --swarm" } else { "" };
+        format!("cargo xtask sim run {} --seed {}{swarm}", self.scenario, self.seed)
+    }
+
+    /// Everything that is wrong, for humans.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut text = String::new();
+        if let Some(failure) = &self.failure {
+            text.push_str(&format!("the run failed: {failure}\n"));
+        }
+        for violation in self.verdicts.iter().flat_map(|verdict| &verdict.violations) {
+            text.push_str(&violation.render(&self.history));
+        }
+        for verdict in self.verdicts.iter().filter(|verdict| verdict.ruling == Ruling::Unknown) {
+            if let (false, Some(why)) = (verdict.had_no_case(), &verdict.why_unknown) {
+                text.push_str(&format!("{} is unknown: {why}\n", verdict.requirements.join(", ")));
+            }
+        }
+        text
+    }
+}
