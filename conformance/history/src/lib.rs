@@ -6,6 +6,7 @@
 //!
 //! **Invariant:** this crate knows the wire (`fusion-protocol`) and nothing of services or engines.
 
+pub mod canary;
 pub mod event;
 pub mod facts;
 pub mod history;
