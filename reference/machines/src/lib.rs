@@ -1,7 +1,10 @@
 //! What the services decide, as pure state machines.
 
+pub mod conversation;
 pub mod device_queue;
 pub mod domain_claim;
+pub mod index;
 pub mod legs;
 pub mod locus;
+pub mod pair;
 pub mod resolution;

@@ -43,6 +43,8 @@ pub mod limits {
     pub const FRAME_MAX: usize = 64 << 10;
     /// Octets of one message's text.
     pub const TEXT_MAX: usize = 16 << 10;
+    /// Octets of a conversation's title.
+    pub const TITLE_MAX: usize = 1 << 10;
     /// Octets of an `Idempotency-Key`.
     pub const IDEMPOTENCY_KEY_MAX: usize = 128;
     /// Activities kept as a preview in an index (RDV-004).
