@@ -159,12 +159,16 @@ async fn while_a_disk_refuses_every_write_rows_are_still_read() {
         let store = EmbeddedStore::open_on(disk.clone()).unwrap();
         let (mut acknowledged, _) = fill(&store, 0..5).await;
         disk.refuse(DiskFault::Writes, round);
-        let refusal = loop {
-            match store.commit(triple(50, "refused")).await {
-                Ok(()) => drop(acknowledged.insert(50, "refused".to_owned())),
-                Err(error) => break error,
+        let mut refusal = None;
+        for attempt in 0..40 {
+            let value = attempt.to_string();
+            refusal = store.commit(triple(50, &value)).await.err();
+            if refusal.is_some() {
+                break;
             }
-        };
+            acknowledged.insert(50, value);
+        }
+        let refusal = refusal.expect("the disk refuses at some time");
         assert!(matches!(refusal, StoreError::Refused(_) | StoreError::Closed), "round {round}: {refusal}");
         let found = triples(&store).await;
         if refusal != StoreError::Closed {
