@@ -18,8 +18,9 @@ pub(super) struct Names(BTreeMap<String, Entry>);
 struct Entry {
     now: Vec<IpAddr>,
     before: Vec<IpAddr>,
-    missing: Option<FaultId>,
-    stale: Option<FaultId>,
+    /// The active faults, the latest last.
+    missing: Vec<FaultId>,
+    stale: Vec<FaultId>,
 }
 
 impl Names {
@@ -33,11 +34,11 @@ impl Names {
 
     /// The addresses of `name`, and the fault that made them wrong.
     fn look_up(&self, name: &str) -> (&[IpAddr], Option<FaultId>) {
-        match self.0.get(&canonical(name)) {
-            None => (&[], None),
-            Some(Entry { missing: Some(fault), .. }) => (&[], Some(*fault)),
-            Some(Entry { stale: Some(fault), before, now, .. }) if before != now => (before, Some(*fault)),
-            Some(Entry { now, .. }) => (now, None),
+        let Some(entry) = self.0.get(&canonical(name)) else { return (&[], None) };
+        match (entry.missing.last(), entry.stale.last()) {
+            (Some(fault), _) => (&[], Some(*fault)),
+            (None, Some(fault)) if entry.before != entry.now => (&entry.before, Some(*fault)),
+            _ => (&entry.now, None),
         }
     }
 
@@ -46,8 +47,8 @@ impl Names {
         let (Fault::DnsMissing { name } | Fault::DnsStale { name }) = fault else { return Ok(()) };
         let entry = self.0.get_mut(&canonical(name)).ok_or_else(|| FaultError::NoSuchName(name.clone()))?;
         match fault {
-            Fault::DnsMissing { .. } => entry.missing = Some(id),
-            _ => entry.stale = Some(id),
+            Fault::DnsMissing { .. } => entry.missing.push(id),
+            _ => entry.stale.push(id),
         }
         Ok(())
     }
@@ -55,8 +56,8 @@ impl Names {
     /// Lets the fault `id` end.
     pub(super) fn end(&mut self, id: FaultId) {
         for entry in self.0.values_mut() {
-            entry.missing = entry.missing.filter(|fault| *fault != id);
-            entry.stale = entry.stale.filter(|fault| *fault != id);
+            entry.missing.retain(|fault| *fault != id);
+            entry.stale.retain(|fault| *fault != id);
         }
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct HostSlot {
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     tasks: Tasks,
+    /// Of the incarnations before this one.
+    panics: u64,
     machine: Option<Host>,
     bus: Option<Arc<dyn Bus>>,
     probe: Arc<dyn Probe>,
@@ -143,6 +145,7 @@ impl HostBuilder {
             disk,
             clock: state.clock.of_another_host(),
             tasks: Tasks::default(),
+            panics: 0,
             machine: None,
             name: self.name,
             ip: self.ip,
@@ -270,7 +273,7 @@ impl World {
             let slot = state.host_mut(id);
             slot.life = Life::Up;
             slot.incarnation += 1;
-            slot.tasks = Tasks::default();
+            slot.panics += std::mem::take(&mut slot.tasks).panics();
             (state.bear(id, &self.shared), state.host(id).boot.clone())
         };
         if let Some(boot) = boot {
@@ -289,13 +292,18 @@ impl World {
 /// Ends `tasks` and waits until the last is gone.
 pub(super) async fn end(tasks: &Tasks) {
     tasks.abort_all();
+    yield_until(|| tasks.alive() == 0).await;
+    assert_eq!(tasks.alive(), 0, "tasks outlived their machine");
+}
+
+/// Lets the others run until `done`, or for so long that it will never be.
+pub(super) async fn yield_until(done: impl Fn() -> bool) {
     for _ in 0..YIELDS_MAX {
-        if tasks.alive() == 0 {
+        if done() {
             return;
         }
         tokio::task::yield_now().await;
     }
-    assert_eq!(tasks.alive(), 0, "tasks outlived their machine");
 }
 
 impl State {
@@ -377,6 +385,11 @@ impl State {
         let slot = self.host_mut(id);
         slot.paused = None;
         slot.tasks.resume();
+    }
+
+    /// How many tasks have ended by a panic.
+    pub(super) fn panics(&self) -> u64 {
+        self.hosts.iter().map(|slot| slot.panics + slot.tasks.panics()).sum()
     }
 
     /// The tasks of every machine's present incarnation.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place};
 use super::host::{HostId, HostSlot, Life};
 use super::observe::{FaultEvent, FaultPhase};
-use super::world::{Shared, State, World};
+use super::world::{State, World};
 
 /// The faults of a world, past and present.
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl World {
             (state.begin(fault)?, hosts)
         };
         for host in hosts {
-            let effects = self.strike(id, fault, host).await;
+            let effects = self.strike(fault, host).await;
             self.shared.lock().faults.took_effects(id, effects);
         }
         if fault.is_instant() {
@@ -44,7 +44,8 @@ impl World {
         Ok(id)
     }
 
-    /// Lets a fault end. Machines that it took down are up and booted when this returns.
+    /// Lets a fault end. Machines that it took down are up and booted when this returns, unless another
+    /// active fault keeps them down.
     ///
     /// # Errors
     /// When the fault is not active.
@@ -56,7 +57,7 @@ impl World {
             (fault, hosts)
         };
         for host in hosts {
-            self.relieve(id, &fault, host).await;
+            self.relieve(&fault, host).await;
         }
         Ok(())
     }
@@ -103,7 +104,7 @@ impl World {
     }
 
     /// Does `fault` to one machine; says how much difference that made at once.
-    async fn strike(&self, id: FaultId, fault: &Fault, host: HostId) -> u64 {
+    async fn strike(&self, fault: &Fault, host: HostId) -> u64 {
         match *fault {
             Fault::Crash { .. } => self.take_down(host, Life::Crashed).await as u64,
             Fault::PowerOff { .. } => self.take_down(host, Life::Off).await as u64,
@@ -111,37 +112,25 @@ impl World {
                 self.bring_up(host).await;
                 1
             }
-            _ => self.shared.strike(id, fault, host),
-        }
-    }
-
-    /// Undoes `fault` on one machine.
-    async fn relieve(&self, id: FaultId, fault: &Fault, host: HostId) {
-        let is_down = self.shared.lock().host(host).life != Life::Up;
-        match fault {
-            Fault::Crash { .. } | Fault::PowerOff { .. } if is_down => {
-                self.bring_up(host).await;
-            }
-            _ => self.shared.lock().relieve(id, fault, host),
-        }
-    }
-}
-
-impl Shared {
-    fn strike(&self, id: FaultId, fault: &Fault, host: HostId) -> u64 {
-        let mut state = self.lock();
-        match *fault {
-            Fault::Pause { .. } => state.pause(host, Some(id)),
-            Fault::SlowDisk { add_ms, .. } => state.host_mut(host).disk.slow = Some((id, add_ms * 1_000)),
-            Fault::DiskFull { .. } => state.host_mut(host).disk.full = Some(id),
+            // Whoever reads the clock does not tell the world; a running machine does read it.
             Fault::Skew { us, .. } => {
-                state.host(host).clock.set_skew_us(us);
-                // Whoever reads the clock does not tell the world; a running machine does read it.
-                return u64::from(us != 0 && state.host(host).life == Life::Up);
+                let is_up = self.shared.lock().settle(fault, host) == Life::Up;
+                u64::from(us != 0 && is_up)
             }
-            _ => {}
+            _ => {
+                self.shared.lock().settle(fault, host);
+                0
+            }
         }
-        0
+    }
+
+    /// Undoes `fault`, which is over, on one machine.
+    async fn relieve(&self, fault: &Fault, host: HostId) {
+        let life = self.shared.lock().settle(fault, host);
+        let took_down = matches!(fault, Fault::Crash { .. } | Fault::PowerOff { .. });
+        if took_down && life != Life::Up && !self.shared.lock().is_kept_down(host) {
+            self.bring_up(host).await;
+        }
     }
 }
 
@@ -174,15 +163,32 @@ impl State {
         Ok(fault)
     }
 
-    fn relieve(&mut self, id: FaultId, fault: &Fault, host: HostId) {
+    /// Makes a machine as the active faults of the family of `like` want it, the latest first; says
+    /// whether it runs.
+    fn settle(&mut self, like: &Fault, host: HostId) -> Life {
+        let latest = self.faults.latest(like, self.host(host)).map(|(id, fault)| (id, fault.clone()));
         let slot = self.host_mut(host);
-        match fault {
-            Fault::Pause { .. } if slot.paused == Some(Some(id)) => self.resume(host),
-            Fault::SlowDisk { .. } => slot.disk.slow = slot.disk.slow.filter(|(by, _)| *by != id),
-            Fault::DiskFull { .. } => slot.disk.full = slot.disk.full.filter(|by| *by != id),
-            Fault::Skew { .. } => slot.clock.set_skew_us(0),
+        match (like, latest) {
+            (Fault::Pause { .. }, Some((id, _))) => self.pause(host, Some(id)),
+            (Fault::Pause { .. }, None) => self.resume(host),
+            (Fault::SlowDisk { .. }, Some((id, Fault::SlowDisk { add_ms, .. }))) => {
+                slot.disk.slow = Some((id, add_ms * 1_000));
+            }
+            (Fault::SlowDisk { .. }, _) => slot.disk.slow = None,
+            (Fault::DiskFull { .. }, latest) => slot.disk.full = latest.map(|(id, _)| id),
+            (Fault::Skew { .. }, Some((_, Fault::Skew { us, .. }))) => slot.clock.set_skew_us(us),
+            (Fault::Skew { .. }, _) => slot.clock.set_skew_us(0),
             _ => {}
         }
+        self.host(host).life
+    }
+
+    /// Whether a fault wants the machine down.
+    fn is_kept_down(&self, host: HostId) -> bool {
+        let place = Place::Everywhere;
+        let [crash, power_off] = [Fault::Crash { host: place.clone() }, Fault::PowerOff { host: place }];
+        let slot = self.host(host);
+        self.faults.latest(&crash, slot).or(self.faults.latest(&power_off, slot)).is_some()
     }
 
     fn tell(&self, id: FaultId, phase: FaultPhase) {
@@ -223,6 +229,14 @@ impl Faults {
         if let Some(record) = self.book.get_mut(&id) {
             record.effects += times;
         }
+    }
+
+    /// The latest active fault of the family of `like` that strikes this machine.
+    fn latest(&self, like: &Fault, slot: &HostSlot) -> Option<(FaultId, &Fault)> {
+        let strikes =
+            |fault: &Fault| fault.host().is_some_and(|place| slot.is_at(std::slice::from_ref(place)));
+        let active = self.active.iter().rev().filter_map(|id| Some((*id, &self.book.get(id)?.fault)));
+        active.filter(|(_, fault)| fault.family() == like.family()).find(|(_, fault)| strikes(fault))
     }
 
     /// The active faults on the link between `ends`, the oldest first. A machine is never cut off from

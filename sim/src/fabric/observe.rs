@@ -35,8 +35,8 @@ pub trait Observer: Send + Sync + 'static {
         false
     }
 
-    /// Payload that reached a watched host, in stream order for TCP (PRI-001: what its operator could
-    /// see). `arrival` names both ends and the connection.
+    /// Payload that reached a watched host, in stream order for TCP and whether or not anybody took it
+    /// (PRI-001: what its operator could see). `arrival` names both ends and the connection.
     fn bytes(&self, arrival: &WireEvent, bytes: &[u8]) {
         let _ = (arrival, bytes);
     }

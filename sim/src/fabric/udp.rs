@@ -61,12 +61,18 @@ pub(super) fn bind(shared: &Arc<Shared>, machine: Incarnation, at: SocketAddr) -
 impl State {
     /// Closes the sockets of a machine that goes down.
     pub(super) fn close_sockets(&mut self, host: HostId) {
-        self.sockets.retain(|_, socket| socket.host != host);
+        for (_, socket) in self.sockets.extract_if(.., |_, socket| socket.host == host) {
+            socket.waiting.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// A datagram arrives; a duplicate has no turn of its own.
     pub(super) fn on_datagram(&mut self, packet: &Packet, bytes: &Bytes, turn: Option<Turn>) {
-        if let Err(reason) = self.enqueue(packet, bytes) {
+        let queued = self.enqueue(packet, bytes);
+        if queued != Err(Reason::HostDown) {
+            self.tap(packet, bytes);
+        }
+        if let Err(reason) = queued {
             self.counts.datagrams_overflowed += u64::from(reason == Reason::Socket);
             return self.observe(packet, WireKind::Dropped(reason));
         }
@@ -74,7 +80,6 @@ impl State {
             self.note_turn((packet.from.0, packet.to.0), turn);
         }
         self.observe(packet, WireKind::Delivered);
-        self.tap(packet, bytes);
         self.reached(packet.to.0);
     }
 

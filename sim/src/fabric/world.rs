@@ -192,6 +192,7 @@ impl World {
             let limit_s = self.shared.lock().options.run_limit_s;
             let ended = self.clock().timeout(Duration::from_secs(limit_s), main).await;
             self.stop().await;
+            host::yield_until(|| runtime.metrics().num_alive_tasks() == 0).await;
             ended.unwrap_or_else(|_| panic!("the run had not ended after {limit_s} simulated seconds"))
         });
         assert_eq!(runtime.metrics().num_alive_tasks(), 0, "tasks were spawned outside of their machines");
@@ -240,10 +241,10 @@ impl World {
         id.map(|id| state.host(*id).disk.dump()).unwrap_or_default()
     }
 
-    /// How many tasks have ended by a panic, on machines that are up.
+    /// How many tasks of machines have ended by a panic.
     #[must_use]
     pub fn panics(&self) -> u64 {
-        self.shared.lock().tasks().iter().map(Tasks::panics).sum()
+        self.shared.lock().panics()
     }
 
     /// Ends every machine and the pump.

@@ -63,11 +63,19 @@ impl State {
     /// Severs a machine that goes down from the network.
     pub(in crate::fabric) fn sever(&mut self, host: HostId, how: Life) {
         self.close_sockets(host);
-        self.listeners.retain(|_, listener| listener.host != host);
+        for (_, mut listener) in self.listeners.extract_if(.., |_, listener| listener.host == host) {
+            listener.wake();
+        }
         for (id, side) in self.ends_of(host) {
             let Some(connection) = self.connections.open.get_mut(&id) else { continue };
             connection.end_mut(side).hold = Hold::Gone;
+            // Whoever still waits is a zombie, which learns so.
             connection.incoming(side).inbox.clear();
+            connection.incoming(side).wake_reader();
+            connection.outgoing(side).wake_writer();
+            if side == Side::Client {
+                connection.establish();
+            }
             if how == Life::Crashed {
                 self.send_reset(id, side.other());
             }

@@ -98,6 +98,9 @@ impl State {
         let now_us = self.now_us();
         let Some(connection) = self.connections.open.get_mut(&id) else { return };
         let Handshake::Asking { until_us, .. } = connection.handshake else { return };
+        if connection.end(Side::Client).hold != Hold::Process {
+            return;
+        }
         if now_us < until_us {
             return self.request(id, WireKind::Retransmitted);
         }

@@ -37,7 +37,7 @@ impl State {
         }
         let taken = bytes.len();
         while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(self.options.tcp.segment_bytes));
+            let piece = bytes.split_to(bytes.len().min(self.options.tcp.segment_bytes.max(1)));
             self.send_new(id, side, piece, false);
         }
         Poll::Ready(Ok(taken))
@@ -121,6 +121,7 @@ impl State {
         };
         if unwanted {
             self.observe(&packet, WireKind::Dropped(Reason::NoListener));
+            self.tap(&packet, &segment.bytes);
             return self.send_reset(id, side);
         }
         self.observe(&packet, WireKind::Delivered);

@@ -179,3 +179,32 @@ fn latency_is_added_and_taken_away() {
         assert!(took[0] < ms(10) && took[1] >= ms(300) && took[2] < ms(10), "{took:?}");
     });
 }
+
+#[test]
+fn of_overlapping_faults_of_one_machine_the_latest_rules_until_it_ends() {
+    let (world, hosts) = three();
+    world.run(async {
+        let skew = |us| Fault::Skew { host: "a1".parse().unwrap(), us };
+        let wrong_by = || i128::from(hosts[0].clock.wall().0) - i128::from(world.clock().wall().0);
+        let first = world.inject(&skew(1)).await.unwrap();
+        let second = world.inject(&skew(2)).await.unwrap();
+        assert_eq!(wrong_by(), 2);
+        world.heal(second).await.unwrap();
+        assert_eq!(wrong_by(), 1);
+        world.heal(first).await.unwrap();
+        assert_eq!(wrong_by(), 0);
+    });
+}
+
+#[test]
+fn a_machine_stays_down_until_the_last_fault_that_wants_it_so_ends() {
+    let (world, _) = three();
+    world.run(async {
+        let crash = world.inject(&Fault::Crash { host: "a1".parse().unwrap() }).await.unwrap();
+        let outage = world.inject(&Fault::PowerOff { host: "group:a".parse().unwrap() }).await.unwrap();
+        world.heal(crash).await.unwrap();
+        assert!(world.machine("a1").is_none());
+        world.heal(outage).await.unwrap();
+        assert!(world.machine("a1").is_some() && world.machine("a2").is_some());
+    });
+}

@@ -251,3 +251,34 @@ fn two_machines_share_neither_name_nor_address() {
     assert_eq!(start("a", 3), WorldError::NameTaken("a".into()));
     assert_eq!(start("c", 2), WorldError::AddressTaken(ip(2)));
 }
+
+#[test]
+fn whoever_waits_on_a_machine_that_crashes_is_told() {
+    let pair = Pair::new(1);
+    pair.world.run(async {
+        let mut listener = pair.b.net.listen(at(2)).await.unwrap();
+        let socket = pair.b.net.udp(at(2)).await.unwrap();
+        let (mut buffer, mut other) = ([0; 4], [0; 4]);
+        let mut stream = pair.a.net.connect(at(2), "b").await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let (accept, receive, read, hung_up, ()) = tokio::join!(
+            listener.accept(),
+            socket.recv_from(&mut buffer),
+            accepted.read(&mut other),
+            async { stream.read(&mut [0]).await },
+            async { pair.world.crash("b").await.unwrap() },
+        );
+        assert!(accept.is_err() && receive.is_err() && read.is_err() && hung_up.is_err());
+    });
+}
+
+#[test]
+fn a_panic_is_counted_after_a_restart_too() {
+    let pair = Pair::new(1);
+    pair.world.run(async {
+        let _ = pair.a.tasks.spawn(async { panic!("a planted panic") }).join().await;
+        assert_eq!(pair.world.panics(), 1);
+        let _machine = pair.world.restart("a").await.unwrap();
+        assert_eq!(pair.world.panics(), 1);
+    });
+}
