@@ -16,7 +16,7 @@ use crate::{Cluster, auth};
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The provider's host that clusters may call (MAP-006).
-const PROVIDER_HOST: &str = "clustermap";
+pub const PROVIDER_HOST: &str = "clustermap";
 
 /// What another cluster answered, or why there is no answer.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ pub(crate) struct World {
     clusters: BTreeMap<String, Cluster>,
     probes: BTreeMap<String, Arc<Recorded>>,
     http: server::Client,
+    map_version: Count,
     /// The machine that requests and WebSockets come from.
     pub(crate) client: Host,
 }

@@ -1,41 +1,27 @@
 //! The user map, the replica of the domain map, and resolution (MAP).
 
+mod http;
+mod quota;
+mod replica;
+mod resolve;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
-use fusion_protocol::map::Resolution;
-use fusion_protocol::{Address, Code, Problem};
-use fusion_runtime::Host;
 
+pub(crate) use quota::Quota;
+pub(crate) use replica::Replica;
+pub(crate) use resolve::{Remembered, resolve, resolve_again};
 pub(crate) use store::{UserRow, by_id, insert, remove, served_here};
 
-use crate::{Cluster, StartError};
-
-/// The cluster's replica of the domain map (MAP-006).
-pub(crate) struct Replica {}
-
-impl Replica {
-    pub(crate) async fn load(_: &Host) -> Result<Self, StartError> {
-        Ok(Self {})
-    }
-}
+use crate::Cluster;
 
 /// Starts following the provider's feed.
 pub(crate) fn start(cluster: &Cluster) {
-    let _ = cluster;
+    cluster.host.tasks.spawn(replica::follow(cluster.clone()));
 }
 
 pub(crate) fn routes() -> Router<Cluster> {
-    Router::new()
-}
-
-/// The four steps of SPEC, from this cluster. Problems: `user-unknown`, `resolution-incomplete`.
-pub(crate) async fn resolve(cluster: &Cluster, user: &Address) -> Result<Resolution, Problem> {
-    let row = served_here(cluster, user).await?.value.ok_or(Code::ResolutionIncomplete)?;
-    Ok(Resolution { record: row.record, stale: false, map_version: fusion_protocol::Count(0) })
-}
-
-/// As [`resolve`], remembering nothing.
-pub(crate) async fn resolve_again(cluster: &Cluster, user: &Address) -> Result<Resolution, Problem> {
-    resolve(cluster, user).await
+    http::routes()
 }

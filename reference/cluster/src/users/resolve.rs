@@ -1,0 +1,212 @@
+//! Resolution, as this cluster does it: the machine of `fusion_machines::resolution`, its questions
+//! answered by the replica, by the own user map and by other clusters'.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fusion_machines::domain_claim::is_public_mail;
+use fusion_machines::resolution::{Answer, Next, Resolver};
+use fusion_protocol::map::{Resolution, UserRecord};
+use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Service};
+use http::Method;
+
+use super::replica::View;
+use super::served_here;
+use crate::peers::{self, PeerError};
+use crate::{Cluster, OrgRole};
+
+/// How many found users are remembered.
+const REMEMBERED_MAX: usize = 64 << 10;
+/// How long a user of an unclaimed domain is remembered; a claimed domain's record says it by itself.
+const CONSUMER_TTL: Duration = Duration::from_secs(300);
+/// [`resolve_again`] believes what was learned this moment, so that nobody can drive others into asking
+/// without end.
+const JUST_NOW: Duration = Duration::from_secs(1);
+
+/// Users found of late. A user who is not found, or could not be looked for, is never remembered.
+#[derive(Default)]
+pub(crate) struct Remembered(Mutex<Found>);
+
+#[derive(Default)]
+struct Found {
+    users: BTreeMap<Address, Entry>,
+    order: VecDeque<Address>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    record: UserRecord,
+    learned: Duration,
+    until: Duration,
+    /// The version of the domain's claim that led here; another claim, another search.
+    claim: Option<Count>,
+}
+
+/// The four steps of SPEC, from this cluster.
+///
+/// # Errors
+/// `user-unknown` when every step said so; `resolution-incomplete` (503) when one could not be executed.
+pub(crate) async fn resolve(cluster: &Cluster, user: &Address) -> Result<Resolution, Problem> {
+    resolve_after(cluster, user, None).await
+}
+
+/// As [`resolve`], believing nothing that was learned more than a second ago: for when somebody's answer
+/// shows that what we remember is wrong (MAP-005).
+///
+/// # Errors
+/// As [`resolve`].
+pub(crate) async fn resolve_again(cluster: &Cluster, user: &Address) -> Result<Resolution, Problem> {
+    let learned_after = cluster.host.clock.now().saturating_sub(JUST_NOW);
+    resolve_after(cluster, user, Some(learned_after)).await
+}
+
+async fn resolve_after(
+    cluster: &Cluster,
+    user: &Address,
+    learned_after: Option<Duration>,
+) -> Result<Resolution, Problem> {
+    let now = cluster.host.clock.now();
+    let view = cluster.map.view(&user.domain(), now);
+    if let Some(record) = cluster.found.recall(user, &view, now, learned_after) {
+        return Ok(resolution(record, &view));
+    }
+    let record = search(cluster, user, &view).await?;
+    // The own user map is a row away; remembering it would only make it old.
+    if record.cluster != *cluster.name() {
+        cluster.found.remember(user, &record, &view, now);
+    }
+    Ok(resolution(record, &view))
+}
+
+async fn search(cluster: &Cluster, user: &Address, view: &View) -> Result<UserRecord, Problem> {
+    let public_mail = view.record.is_none() && is_public_mail(&user.domain());
+    let (mut resolver, mut next) = Resolver::start(user.clone(), view.consumer.clone(), public_mail);
+    loop {
+        let answer = match next {
+            Next::AskDomain(_) => claim(cluster, view),
+            Next::AskUser(asked) if asked == *cluster.name() => here(cluster, user, &view.consumer).await?,
+            Next::AskUser(asked) => ask(cluster, &asked, user, Reach::Org).await,
+            Next::Found(record) => return Ok(record),
+            Next::Unknown => return Err(Code::UserUnknown.into()),
+            Next::Incomplete => return Err(Code::ResolutionIncomplete.into()),
+        };
+        next = resolver.step(answer);
+    }
+}
+
+/// Step 1. A private cluster that has never seen the map still knows that it serves its own users.
+fn claim(cluster: &Cluster, view: &View) -> Answer {
+    match &view.record {
+        Some(record) => Answer::Claimed(record.clusters.clone()),
+        None if view.version > Count(0) => Answer::Unclaimed,
+        None if cluster.config.role == OrgRole::Private => Answer::Claimed(vec![cluster.name().clone()]),
+        None => Answer::Silent,
+    }
+}
+
+/// The own user map, for its whole org.
+async fn here(cluster: &Cluster, user: &Address, consumer: &[ClusterName]) -> Result<Answer, Problem> {
+    if let Some(row) = served_here(cluster, user).await?.value {
+        return Ok(Answer::Found(row.record));
+    }
+    let view = cluster.map.view(&user.domain(), cluster.host.clock.now());
+    if view.version == Count(0) {
+        return Ok(Answer::Silent);
+    }
+    let siblings = siblings(cluster, &view, consumer);
+    Ok(among(cluster, user, &siblings).await)
+}
+
+/// The other clusters of the own org that may hold a user of a domain.
+pub(super) fn siblings(cluster: &Cluster, view: &View, consumer: &[ClusterName]) -> Vec<ClusterName> {
+    let all = match (cluster.config.role, &view.record) {
+        (OrgRole::Consumer, _) => consumer,
+        (OrgRole::Private, Some(record)) => &record.clusters,
+        (OrgRole::Private, None) => &[],
+    };
+    all.iter().filter(|other| *other != cluster.name()).cloned().collect()
+}
+
+/// Which of the own org's other clusters holds the user: each is asked for itself only, so that nobody
+/// asks in circles. One that is silent makes the answer silence.
+pub(super) async fn among(cluster: &Cluster, user: &Address, siblings: &[ClusterName]) -> Answer {
+    let mut silent = false;
+    for sibling in siblings {
+        match ask(cluster, sibling, user, Reach::Cluster).await {
+            Answer::Found(record) => return Answer::Found(record),
+            Answer::Unknown => {}
+            _ => silent = true,
+        }
+    }
+    if silent { Answer::Silent } else { Answer::Unknown }
+}
+
+/// For whom the asked user map is to answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// For its whole org.
+    Org,
+    /// For its own cluster.
+    Cluster,
+}
+
+/// The user map in another cluster.
+pub(super) async fn ask(cluster: &Cluster, asked: &ClusterName, user: &Address, reach: Reach) -> Answer {
+    let query = if reach == Reach::Cluster { "?reach=cluster" } else { "" };
+    let path = format!("/v1/users/{}{query}", user.path_segment());
+    let url = cluster.config.template.url(asked, Service::Users, &path);
+    match peers::call(cluster, Method::GET, &url, &()).await {
+        Ok(body) => serde_json::from_slice(&body).map_or(Answer::Silent, Answer::Found),
+        Err(PeerError::Refused(problem)) => match problem.code {
+            Code::UserUnknown => Answer::Unknown,
+            Code::WrongCluster => problem.member("clusters").map_or(Answer::Silent, Answer::Elsewhere),
+            _ => Answer::Silent,
+        },
+        Err(PeerError::Unreachable) => Answer::Silent,
+    }
+}
+
+fn resolution(record: UserRecord, view: &View) -> Resolution {
+    Resolution { record, stale: view.stale, map_version: view.version }
+}
+
+impl Remembered {
+    fn recall(
+        &self,
+        user: &Address,
+        view: &View,
+        now: Duration,
+        learned_after: Option<Duration>,
+    ) -> Option<UserRecord> {
+        let found = self.found();
+        let entry = found.users.get(user)?;
+        let recent = learned_after.is_none_or(|after| entry.learned >= after);
+        // Somebody else's domain now, or nobody's: whatever was found there is to be found anew.
+        let same_claim = entry.claim == view.record.as_ref().map(|record| record.version);
+        (recent && same_claim && now < entry.until).then(|| entry.record.clone())
+    }
+
+    fn remember(&self, user: &Address, record: &UserRecord, view: &View, now: Duration) {
+        let ttl =
+            view.record.as_ref().map_or(CONSUMER_TTL, |claim| Duration::from_secs(claim.ttl_seconds.into()));
+        let entry = Entry {
+            record: record.clone(),
+            learned: now,
+            until: now + ttl,
+            claim: view.record.as_ref().map(|record| record.version),
+        };
+        let mut found = self.found();
+        while found.order.len() >= REMEMBERED_MAX {
+            let Some(oldest) = found.order.pop_front() else { break };
+            found.users.remove(&oldest);
+        }
+        if found.users.insert(user.clone(), entry).is_none() {
+            found.order.push_back(user.clone());
+        }
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
