@@ -7,8 +7,17 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use fusion_deployment::{Hooks, Role};
 use fusion_history::{Difference, History, first_difference};
+
+use fusion_runtime::Host;
 
 use crate::engines::fabric::{Options, hosts};
 use crate::outcome::judged;
@@ -64,11 +73,9 @@ pub fn check(
 /// When the scenario's federation cannot exist.
 pub fn play(scenario: &Scenario, seed: u64, mode: Mode, plant: Option<Fault>) -> Result<History> {
     let hosts = hosts(&scenario.topology)?;
-    let mut plan = Plan::new(scenario, &hosts, seed, mode);
-    if let Some(fault) = plant {
-        fault.plant(&mut plan);
-    }
-    Ok(judged(&plan, &Options { wire: true, ..Options::default() }).history)
+    let plan = Plan::new(scenario, &hosts, seed, mode);
+    let hooks = plant.map(Fault::hooks).unwrap_or_default();
+    Ok(judged(&plan, &Options { wire: true, hooks }).history)
 }
 
 impl Fault {
@@ -81,33 +88,34 @@ impl Fault {
         }
     }
 
-    /// Makes the order or the time of the plan's steps depend on what must not matter.
-    fn plant(self, plan: &mut Plan) {
-        use crate::scenario::Start;
-        let later = |start: &mut Start, us: u64| {
-            let by = std::time::Duration::from_micros(us);
-            match start {
-                Start::At(at) => *at += by,
-                Start::After { delay, .. } => *delay += by,
-            }
+    /// A deployment whose every service does the forbidden thing before it answers.
+    fn hooks(self) -> Hooks {
+        let wrap = move |_: &Role, host: &Host, router: Router| {
+            let clock = host.clock.clone();
+            router.layer(middleware::from_fn(move |request: Request, next: Next| {
+                let clock = clock.clone();
+                async move {
+                    clock.sleep(self.delay()).await;
+                    next.run(request).await
+                }
+            }))
         };
+        Hooks { wrap_router: Some(Arc::new(wrap)), ..Hooks::default() }
+    }
+
+    /// Up to 63 ms, by what must not matter.
+    fn delay(self) -> Duration {
         match self {
             Self::HashOrder => {
                 #[expect(clippy::disallowed_types, reason = "the planted fault itself")]
-                let order: std::collections::HashSet<usize> = (0..plan.steps.len().max(8)).collect();
-                for (place, n) in order.into_iter().enumerate() {
-                    if let Some(step) = plan.steps.get_mut(n) {
-                        later(&mut step.start, place as u64 * 1_000);
-                    }
-                }
+                let keys: std::collections::HashSet<u64> = (0..64).collect();
+                Duration::from_millis(keys.into_iter().next().unwrap_or_default())
             }
             Self::WallClock => {
                 #[expect(clippy::disallowed_methods, reason = "the planted fault itself")]
                 let now =
                     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-                for step in &mut plan.steps {
-                    later(&mut step.start, u64::from(now.subsec_micros()) % 997_000 + 1_000);
-                }
+                Duration::from_millis(u64::from(now.subsec_micros()) % 64)
             }
         }
     }

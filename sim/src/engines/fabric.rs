@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use fusion_conformance::Target;
 use fusion_deployment::{Addressing, Federation, Hooks, HostSpec, Running, assemble, start_host};
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
@@ -220,26 +219,13 @@ impl Stage for FabricStage {
                     .collect();
                 let seen = self.evidence.of(&host.name);
                 [("store", stored), ("log", seen.log), ("wire", seen.wire)]
-                    .map(|(place, bytes)| (host.name.clone(), searched(canaries, place, &bytes)))
+                    .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))
             })
             .collect()
     }
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
-        let running = lock(&self.running);
-        let relays = running.iter().filter_map(|(name, running)| Some((name, running.relay.as_ref()?)));
-        relays
-            .flat_map(|(name, relay)| relay.counters().legs.into_iter().map(|leg| (name.clone(), leg)))
-            .collect()
-    }
-}
-
-fn searched(canaries: &Canaries, place: &str, bytes: &[u8]) -> Sink {
-    Sink {
-        place: place.to_owned(),
-        searched_bytes: bytes.len() as u64,
-        canaries: canaries.len() as u64,
-        hits: canaries.scan(bytes),
+        Vec::new()
     }
 }
 

@@ -1,3 +1,4 @@
 //! Where plans are played. Each engine is a [`crate::stage::Stage`] of another kind.
 
 pub mod fabric;
+pub mod live;

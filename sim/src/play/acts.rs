@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use fusion_conformance::device::{Ask, expect, member};
+use fusion_conformance::device::{Ask, expect};
 use fusion_conformance::{Device, Failure};
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::locus::{Joined, LocusState, ParticipantState};
@@ -187,6 +187,11 @@ async fn hang_up(player: &Player, device: &Device) {
         device.host().clock.sleep(Duration::from_secs(2)).await;
         leg.record();
     }
+}
+
+/// A member of an event's data.
+fn member<T: serde::de::DeserializeOwned>(data: &serde_json::Value, name: &str) -> Option<T> {
+    serde_json::from_value(data.get(name)?.clone()).ok()
 }
 
 /// What a person does when "it does not work": tries again for a while, unless it was really refused.

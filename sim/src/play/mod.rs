@@ -146,9 +146,9 @@ fn fault_event(fault: &PlannedFault, phase: FaultPhase) -> Body {
 fn world(stage: &dyn Stage) -> World {
     let federation = stage.federation();
     let topology = &federation.topology;
-    let hosts_of = |cluster| {
-        let hosts = federation.hosts.iter().filter(move |host| host.cluster() == Some(cluster));
-        hosts.map(|host| host.name.clone()).collect()
+    let hosts_of = |cluster: &fusion_protocol::ClusterName| {
+        let hosts = federation.hosts.iter().filter(|host| host.cluster() == Some(cluster));
+        hosts.map(|host| host.name.clone()).collect::<Vec<_>>()
     };
     let cluster = |org: &str, cluster: &fusion_deployment::topology::ClusterSpec| WorldCluster {
         name: cluster.name.clone(),

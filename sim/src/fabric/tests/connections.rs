@@ -29,7 +29,10 @@ proptest! {
     fn bytes_arrive_whole_and_in_order_whatever_is_lost(
         seed: u64, loss in 0.0..0.4, there_len in 0_usize..150_000, back_len in 0_usize..30_000,
     ) {
-        let pair = Pair::new(seed);
+        // With much loss, patience: a connection given up would be no failure.
+        let mut options = WorldOptions::default();
+        options.tcp.give_up_ms = 3_600_000;
+        let pair = Pair::with(seed, options, Arc::new(Log::default()));
         pair.world.run(async {
             let (mut client, mut server) = pair.connection().await;
             let everywhere = || vec![Place::Everywhere];
