@@ -1,11 +1,20 @@
 //! The judges, one file per area of SPEC.
 
 mod mapping;
+mod privacy;
+mod rendezvous;
+mod security;
 
 use crate::judge::Judge;
 
 /// Every judge, in the order of SPEC's areas.
 #[must_use]
 pub fn judges() -> Vec<Box<dyn Judge>> {
-    vec![Box::new(mapping::SameResolutionEverywhere)]
+    vec![
+        Box::new(mapping::SameResolutionEverywhere),
+        Box::new(rendezvous::OneHome),
+        Box::new(rendezvous::IndexBeforeNotification),
+        Box::new(security::TokenForOneCluster),
+        Box::new(privacy::NoPrivateByteAtTheProvider),
+    ]
 }
