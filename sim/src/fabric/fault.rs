@@ -38,6 +38,19 @@ pub enum Fault {
         /// Of each packet, 0 to 1.
         probability: f64,
     },
+    /// Packets from `from` to `to` are lost several in a row.
+    LossBurst {
+        /// The senders.
+        #[serde(default = "everywhere")]
+        from: Vec<Place>,
+        /// The receivers.
+        #[serde(default = "everywhere")]
+        to: Vec<Place>,
+        /// That a row begins with a packet, 0 to 1.
+        probability: f64,
+        /// How many packets a row has at most; at least 1.
+        packets_max: u64,
+    },
     /// Datagrams from `from` to `to` arrive twice.
     Duplicate {
         /// The senders.
@@ -221,6 +234,7 @@ impl Fault {
             Self::Partition { .. } => "partition",
             Self::PartitionOneWay { .. } => "partition_one_way",
             Self::Loss { .. } => "loss",
+            Self::LossBurst { .. } => "loss_burst",
             Self::Duplicate { .. } => "duplicate",
             Self::Reorder { .. } => "reorder",
             Self::Latency { .. } => "latency",
@@ -248,6 +262,7 @@ impl Fault {
     pub(super) fn check(&self) -> Result<(), FaultError> {
         match self {
             Self::Loss { probability, .. }
+            | Self::LossBurst { probability, .. }
             | Self::Duplicate { probability, .. }
             | Self::Reorder { probability, .. }
                 if !(0.0..=1.0).contains(probability) =>
@@ -268,6 +283,7 @@ impl Fault {
             Self::Partition { a, b } | Self::ResetConnections { a, b } => Some((a, b)),
             Self::PartitionOneWay { from, to }
             | Self::Loss { from, to, .. }
+            | Self::LossBurst { from, to, .. }
             | Self::Duplicate { from, to, .. }
             | Self::Reorder { from, to, .. }
             | Self::Latency { from, to, .. }

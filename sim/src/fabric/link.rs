@@ -63,6 +63,8 @@ pub(super) struct Link {
     faults: LinkFaults,
     /// For which set of rules `faults` was worked out.
     rules_version: u64,
+    /// How many more packets a burst takes, and whose burst it is.
+    burst: Option<(FaultId, u64)>,
     line_free_us: u64,
     last_datagram_us: u64,
     datagrams_sent: u64,
@@ -74,6 +76,7 @@ pub(super) struct Link {
 struct LinkFaults {
     cut: Option<FaultId>,
     losses: Vec<(FaultId, f64)>,
+    bursts: Vec<(FaultId, f64, u64)>,
     duplicates: Vec<(FaultId, f64)>,
     reorders: Vec<(FaultId, f64, u64)>,
     latencies: Vec<(FaultId, u64, u64)>,
@@ -265,6 +268,7 @@ impl State {
             profile: profile.clone(),
             faults: LinkFaults::default(),
             rules_version: 0,
+            burst: None,
             line_free_us: 0,
             last_datagram_us: 0,
             datagrams_sent: 0,
@@ -280,7 +284,7 @@ impl Link {
             blame(fault);
             return Transit::Dropped(Reason::Partition);
         }
-        if self.is_lost(&mut blame) {
+        if self.is_lost(&mut blame) || self.is_lost_in_burst(&mut blame) {
             return Transit::Dropped(Reason::Loss);
         }
         let Some(queued_us) = self.queue(packet.len, now_us, &mut blame) else {
@@ -319,6 +323,18 @@ impl Link {
         }
         let culprit = self.faults.losses.iter().find(|(_, probability)| happens(*probability, &self.entropy));
         culprit.inspect(|(fault, _)| blame(*fault)).is_some()
+    }
+
+    fn is_lost_in_burst(&mut self, mut blame: impl FnMut(FaultId)) -> bool {
+        if self.burst.is_none() {
+            let mut faults = self.faults.bursts.iter();
+            let begun = faults.find(|(_, probability, _)| happens(*probability, &self.entropy));
+            self.burst = begun.map(|(fault, _, packets_max)| (*fault, 1 + self.entropy.below(*packets_max)));
+        }
+        // A burst ends with its fault.
+        let ongoing = self.burst.filter(|(by, _)| self.faults.bursts.iter().any(|(fault, ..)| fault == by));
+        self.burst = ongoing.map(|(fault, left)| (fault, left - 1)).filter(|(_, left)| *left > 0);
+        ongoing.inspect(|(fault, _)| blame(*fault)).is_some()
     }
 
     fn is_doubled(&self, mut blame: impl FnMut(FaultId)) -> bool {
@@ -368,6 +384,9 @@ impl LinkFaults {
                     faults.cut = faults.cut.or(Some(id));
                 }
                 Fault::Loss { probability, .. } => faults.losses.push((id, probability)),
+                Fault::LossBurst { probability, packets_max, .. } => {
+                    faults.bursts.push((id, probability, packets_max));
+                }
                 Fault::Duplicate { probability, .. } => faults.duplicates.push((id, probability)),
                 Fault::Reorder { probability, hold_ms, .. } => {
                     faults.reorders.push((id, probability, hold_ms * 1_000));

@@ -18,6 +18,37 @@
 //! | `fault`, `inject` | faults as data, and their doing and undoing |
 //! | `observe` | what an outside observer is told |
 //!
+//! ```
+//! use fusion_sim::fabric::{Fault, World};
+//! use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+//!
+//! let world = World::new(7);
+//! let alice = world.host("alice", "203.0.113.1".parse()?, "east").start()?;
+//! let bob = world.host("bob", "203.0.113.2".parse()?, "west").start()?;
+//! world.publish("bob.example", ["203.0.113.2".parse()?]);
+//! world.run(async {
+//!     let mut listener = bob.net.listen("203.0.113.2:443".parse()?).await?;
+//!     bob.tasks.spawn(async move {
+//!         let (mut stream, _) = listener.accept().await.expect("bob is up");
+//!         stream.write_all(b"hello").await.expect("alice listens");
+//!     });
+//!     let cut = world.inject(&Fault::Partition { a: vec!["alice".parse()?], b: vec!["bob".parse()?] }).await?;
+//!     let heal = async {
+//!         world.clock().sleep(std::time::Duration::from_secs(2)).await;
+//!         world.heal(cut).await
+//!     };
+//!     let address = alice.net.resolve("bob.example", 443).await?[0];
+//!     let (stream, healed) = tokio::join!(alice.net.connect(address, "bob.example"), heal);
+//!     healed?;
+//!     let mut heard = String::new();
+//!     stream?.read_to_string(&mut heard).await?;
+//!     assert_eq!(heard, "hello");
+//!     assert_eq!(world.fault_counts()["partition"].effective, 1);
+//!     Ok::<_, Box<dyn std::error::Error>>(())
+//! })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! **Invariant:** nothing here knows services, plans, histories or judges. An [`Observer`] turns what
 //! it is told into whatever it likes.
 //!

@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use super::{Connection, Hold, Side, Step};
+use super::{Connection, Handshake, Hold, Side, Step};
 use crate::fabric::fault::Place;
 use crate::fabric::host::{HostId, Life};
 use crate::fabric::link::Transit;
@@ -21,7 +21,7 @@ impl State {
         connection.end_mut(side).hold = Hold::Closed;
         if connection.end(side).broken.is_some() {
             connection.end_mut(side).hold = Hold::Gone;
-        } else if !connection.incoming(side).inbox.is_empty() || !connection.is_established() {
+        } else if !connection.incoming(side).inbox.is_empty() || connection.is_asking(side) {
             connection.end_mut(side).hold = Hold::Gone;
             self.send_reset(id, side.other());
         } else if !std::mem::replace(&mut connection.outgoing(side).finished, true) {
@@ -175,8 +175,9 @@ impl State {
 }
 
 impl Connection {
-    fn is_established(&self) -> bool {
-        matches!(self.handshake, super::Handshake::Done)
+    /// Whether `side` still waits for the other's consent.
+    fn is_asking(&self, side: Side) -> bool {
+        side == Side::Client && matches!(self.handshake, Handshake::Asking { .. })
     }
 
     fn is_held_on(&self, side: Side, host: HostId) -> bool {

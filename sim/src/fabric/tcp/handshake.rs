@@ -113,7 +113,10 @@ impl State {
         let packet = connection.packet(id, Side::Client, 0);
         match self.launch(&packet, kind) {
             Transit::Dropped(_) => self.repeat_later(id),
-            Transit::Arrives { at_us, .. } => self.after(id, Side::Client, at_us, Step::Request),
+            Transit::Arrives { at_us, .. } => {
+                self.after(id, Side::Client, at_us, Step::Request);
+                self.watch_deadline(id, at_us);
+            }
         }
     }
 
@@ -122,7 +125,10 @@ impl State {
         let packet = connection.packet(id, Side::Server, 0);
         match self.launch(&packet, kind) {
             Transit::Dropped(_) => self.repeat_later(id),
-            Transit::Arrives { at_us, .. } => self.after(id, Side::Server, at_us, Step::Consent),
+            Transit::Arrives { at_us, .. } => {
+                self.after(id, Side::Server, at_us, Step::Consent);
+                self.watch_deadline(id, at_us);
+            }
         }
     }
 
@@ -148,6 +154,16 @@ impl State {
         *attempts += 1;
         let due_us = (now_us + wait_us).min(*until_us).max(now_us + 1);
         self.agenda.push(due_us, Event::Tcp { connection: id, step: Step::Repeat });
+    }
+
+    /// Sets the client's alarm for the end of its patience, when what is on its way comes too late.
+    fn watch_deadline(&mut self, id: u64, arrival_us: u64) {
+        let Some(connection) = self.connections.open.get(&id) else { return };
+        if let Handshake::Asking { until_us, .. } = connection.handshake
+            && arrival_us > until_us
+        {
+            self.agenda.push(until_us, Event::Tcp { connection: id, step: Step::Repeat });
+        }
     }
 
     /// Puts down `step` of what `side` sent, behind everything it sent before.

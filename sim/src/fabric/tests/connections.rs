@@ -167,6 +167,21 @@ fn connecting_into_a_partition_times_out() {
 }
 
 #[test]
+fn connecting_over_a_link_that_is_too_slow_times_out() {
+    let pair = Pair::new(1);
+    pair.world.run(async {
+        serve_echo(&pair.b, at(2));
+        let fault = Fault::Latency { from: place("a"), to: place("b"), add_ms: 20_000, jitter_ms: 0 };
+        let id = pair.world.inject(&fault).await.unwrap();
+        let clock = pair.world.clock();
+        assert_eq!(pair.a.net.connect(at(2), "b").await.err().unwrap().kind(), ErrorKind::TimedOut);
+        assert_eq!(clock.now(), ms(7_000));
+        pair.world.heal(id).await.unwrap();
+        ping(&mut pair.a.net.connect(at(2), "b").await.unwrap()).await.unwrap();
+    });
+}
+
+#[test]
 fn a_connection_request_is_repeated_until_the_partition_heals() {
     let pair = Pair::new(1);
     pair.world.run(async {
@@ -283,6 +298,22 @@ fn one_direction_can_end_while_the_other_goes_on() {
         client.read_to_end(&mut answer).await.unwrap();
         assert_eq!((question.as_slice(), answer.as_slice()), (b"question".as_slice(), b"answer".as_slice()));
         assert_eq!(client.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    });
+}
+
+#[test]
+fn a_server_may_speak_and_close_before_its_client_knows_of_the_connection() {
+    let pair = Pair::new(1);
+    pair.world.run(async {
+        let mut listener = pair.b.net.listen(at(2)).await.unwrap();
+        let speak = async {
+            let (mut server, _) = listener.accept().await.unwrap();
+            server.write_all(b"hello").await.unwrap();
+        };
+        let (client, ()) = tokio::join!(pair.a.net.connect(at(2), "b"), speak);
+        let mut heard = Vec::new();
+        client.unwrap().read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"hello");
     });
 }
 

@@ -63,6 +63,15 @@ fn loss_the_other_way_does_not_matter() {
 }
 
 #[test]
+fn bursts_lose_several_in_a_row() {
+    let fault = Fault::LossBurst { from: place("a"), to: place("b"), probability: 0.02, packets_max: 20 };
+    let (heard, counts, pair) = under(Some(fault));
+    let longest = heard.windows(2).map(|pair| pair[1] - pair[0] - 1).max().unwrap();
+    assert!((5..=20).contains(&longest), "{longest}");
+    assert_eq!(pair.world.faults()[0].effects, counts.datagrams_dropped);
+}
+
+#[test]
 fn duplication_doubles() {
     let fault = Fault::Duplicate { from: place("a"), to: place("b"), probability: 0.1 };
     let (heard, counts, pair) = under(Some(fault));

@@ -115,7 +115,8 @@ fn an_idle_hour_of_a_thousand_machines_is_cheap() {
         world.clock().sleep(Duration::from_secs(3_600)).await;
         assert_eq!(world.now_us(), 3_600_000_000);
     });
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    // An engine that did anything per tick and machine would need minutes, however fast this one is.
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
 }
 
 #[test]
