@@ -88,11 +88,15 @@ fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -> Result<St
     Ok(cluster.signing.sign(TYP_CLUSTER, &claims))
 }
 
-/// Who is called: the cluster that the URL names, or the provider's map.
+/// Who is called: the cluster that the URL names, one of the own relays, or the provider's map.
 fn audience(cluster: &Cluster, url: &Url) -> Option<String> {
     let template = &cluster.config.template;
     if let Ok(located) = template.locate(url) {
         return Some(wire::issuer(template, &located.cluster));
+    }
+    if cluster.config.relays.iter().any(|relay| relay.origin() == url.origin()) {
+        // A relay belongs to its cluster, under whatever name the operator gave it.
+        return Some(cluster.issuer());
     }
     let provider = template.provider_url(PROVIDER_HOST, "/").origin();
     let plain = url.username().is_empty() && url.password().is_none();

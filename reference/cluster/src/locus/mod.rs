@@ -1,40 +1,78 @@
 //! Loci: the persistent call objects (LOC).
+//!
+//! `http` is what devices and clusters ask, `store` holds one locus and takes its steps, `effects` is
+//! what leaves with a step and after it, `leases` counts time, `active` keeps the lists of active loci
+//! of the users served here.
+//!
+//! Not here: what a step is (`fusion_machines::locus`), who is in a conversation, and how a change
+//! reaches another cluster (the outbox).
 
-use axum::Router;
-use fusion_protocol::index::RowResult;
-use fusion_protocol::locus::ActiveWrite;
+mod active;
+mod effects;
+mod http;
+mod leases;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use fusion_machines::locus::{Event, Place};
+use fusion_protocol::locus::Replaces;
 use fusion_protocol::{Problem, Uuid};
 use fusion_runtime::store::Batch;
 
-use crate::{Cluster, StartError};
+#[allow(unused_imports, reason = "for the outbox and for provisioning")]
+pub(crate) use active::{erase, write_active};
+pub(crate) use http::{call_routes, list_routes};
+pub(crate) use leases::Leases;
 
-/// The leases and ring time-outs that this instance counts (LOC-007: only while it serves).
-#[derive(Default)]
-pub(crate) struct Leases {}
+use self::store::Home;
+use crate::{Cluster, StartError, conversation};
 
+/// Starts counting: every joined device and every ringing call gets its full time (LOC-007).
 pub(crate) async fn start(cluster: &Cluster) -> Result<(), StartError> {
-    let _ = cluster;
-    Ok(())
-}
-
-/// `{conversation}/locus` and below, on the conversation's host.
-pub(crate) fn call_routes() -> Router<Cluster> {
-    Router::new()
-}
-
-/// The active lists, on the locus host.
-pub(crate) fn list_routes() -> Router<Cluster> {
-    Router::new()
+    leases::start(cluster).await
 }
 
 /// LOC-001: the persistent locus of a new conversation, in the conversation's own commit.
+#[allow(dead_code, reason = "for the conversation")]
 pub(crate) fn create(cluster: &Cluster, batch: &mut Batch, conversation: Uuid) {
-    let _ = (cluster, batch, conversation);
+    let _ = cluster;
+    store::create(batch, conversation);
 }
 
-/// Writes a local user's entry of the active list, and wakes the devices: for local loci and for
-/// `POST /v1/loci` alike.
-pub(crate) async fn write_active(cluster: &Cluster, write: &ActiveWrite) -> Result<RowResult, Problem> {
-    let _ = (cluster, write);
-    unimplemented!()
+/// SEC-006: the conversation's members have changed, durably: who is no longer in it is out of the call.
+/// Call it after the commit, and again when it fails.
+#[allow(dead_code, reason = "for the conversation")]
+pub(crate) async fn members_changed(cluster: &Cluster, conversation: Uuid) -> Result<(), Problem> {
+    let home = Home::hold(cluster, conversation).await;
+    let membership = conversation::membership(cluster, conversation).await?;
+    let members = membership.members.into_iter().map(|member| member.user).collect();
+    home.step(Event::Members(members)).await.map(drop)
+}
+
+/// LOC-004: the conversation is sealed, durably: its call, if any, ends here and goes on at the winner's
+/// locus. Returns what the winner is to be told, the same whenever it is asked.
+#[allow(dead_code, reason = "for the conversation")]
+pub(crate) async fn move_away(cluster: &Cluster, conversation: Uuid) -> Result<Vec<Replaces>, Problem> {
+    let home = Home::hold(cluster, conversation).await;
+    let locus = home.step(Event::Move).await?.locus;
+    let call = match locus.place {
+        Place::Moved { call } => call,
+        Place::Here => None,
+    };
+    Ok(call.map(|instance| Replaces { locus_url: home.url.clone(), instance }).into_iter().collect())
+}
+
+/// LOC-004: calls of the losing conversation go on in the locus of this one.
+#[allow(dead_code, reason = "for the conversation")]
+pub(crate) async fn take_over(
+    cluster: &Cluster,
+    conversation: Uuid,
+    calls: Vec<Replaces>,
+) -> Result<(), Problem> {
+    let home = Home::hold(cluster, conversation).await;
+    for call in calls {
+        home.step(Event::Replace(call)).await?;
+    }
+    Ok(())
 }

@@ -1,0 +1,1 @@
+//! Calls as devices and clusters see them, over HTTP on a network in memory.
