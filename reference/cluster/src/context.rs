@@ -8,7 +8,7 @@ use fusion_runtime::{Host, http};
 
 use crate::auth::{SigningKey, Verifier, Verify};
 use crate::locks::Locks;
-use crate::{ClusterConfig, auth, locus, mercury, outbox, users};
+use crate::{ClusterConfig, auth, locus, mercury, outbox, provisioning, users};
 
 /// A running cluster, as its services see it. Cheap to clone.
 #[derive(Clone)]
@@ -86,6 +86,7 @@ impl Cluster {
             leases: locus::Leases::default(),
         }));
         users::start(&cluster);
+        provisioning::start(&cluster).await?;
         outbox::start(&cluster).await?;
         locus::start(&cluster).await?;
         Ok(cluster)

@@ -1,9 +1,26 @@
-//! provisioning.
+//! Provisioning: SCIM 2.0 users of this cluster, by admins of its org (PRO).
+//!
+//! Not here: who is an admin (`auth`), where a user is found (`users`), PATCH, bulk and CSV.
+
+mod create;
+mod erasure;
+mod http;
+mod scim;
+#[cfg(test)]
+mod tests;
 
 use axum::Router;
 
-use crate::Cluster;
+use crate::{Cluster, StartError};
+
+/// Finishes the erasures that an earlier life left.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn start(cluster: &Cluster) -> Result<(), StartError> {
+    erasure::resume(cluster).await
+}
 
 pub(crate) fn routes() -> Router<Cluster> {
-    Router::new()
+    http::routes()
 }

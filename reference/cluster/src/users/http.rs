@@ -90,7 +90,7 @@ async fn elsewhere(cluster: &Cluster, user: &Address) -> Answer {
         (OrgRole::Private, Some(record)) => return Err(wrong_cluster(&record.clusters).into()),
         (OrgRole::Private, None) => return Err(wrong_cluster(&view.consumer).into()),
     }
-    let siblings = resolve::siblings(cluster, &view, &view.consumer);
+    let siblings = resolve::siblings(cluster, &view);
     match resolve::among(cluster, user, &siblings).await {
         MapAnswer::Found(record) => Err(wrong_cluster(&[record.cluster]).into()),
         MapAnswer::Unknown => Err(Code::UserUnknown.into()),

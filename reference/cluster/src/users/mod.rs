@@ -9,10 +9,14 @@ mod store;
 mod tests;
 
 use axum::Router;
+use fusion_protocol::Service;
+use fusion_protocol::map::UserRecord;
+use fusion_runtime::probe::StateChange;
+use serde_json::json;
 
 pub(crate) use quota::Quota;
-pub(crate) use replica::Replica;
-pub(crate) use resolve::{Remembered, resolve, resolve_again};
+pub(crate) use replica::{Replica, View};
+pub(crate) use resolve::{Reach, Remembered, among, ask, resolve, resolve_again, siblings};
 pub(crate) use store::{UserRow, by_id, insert, remove, served_here};
 
 use crate::Cluster;
@@ -24,4 +28,23 @@ pub(crate) fn start(cluster: &Cluster) {
 
 pub(crate) fn routes() -> Router<Cluster> {
     http::routes()
+}
+
+/// Tells whoever watches that a user's row is now so (`ACTIVE`, `DELETED`).
+pub(crate) fn report(cluster: &Cluster, record: &UserRecord, state: &str) {
+    let probe = &cluster.host.probe;
+    if probe.watches_state() {
+        let path = format!("/v1/users/{}", record.user.path_segment());
+        probe.state(StateChange {
+            concept: "user",
+            subject: cluster.url(Service::Users, &path).to_string(),
+            state: state.to_owned(),
+            detail: json!({
+                "user": record.user,
+                "incarnation": record.incarnation,
+                "cluster": record.cluster,
+                "version": record.version,
+            }),
+        });
+    }
 }

@@ -85,7 +85,7 @@ async fn search(cluster: &Cluster, user: &Address, view: &View) -> Result<UserRe
     loop {
         let answer = match next {
             Next::AskDomain(_) => claim(cluster, view),
-            Next::AskUser(asked) if asked == *cluster.name() => here(cluster, user, &view.consumer).await?,
+            Next::AskUser(asked) if asked == *cluster.name() => here(cluster, user).await?,
             Next::AskUser(asked) => ask(cluster, &asked, user, Reach::Org).await,
             Next::Found(record) => return Ok(record),
             Next::Unknown => return Err(Code::UserUnknown.into()),
@@ -106,7 +106,7 @@ fn claim(cluster: &Cluster, view: &View) -> Answer {
 }
 
 /// The own user map, for its whole org.
-async fn here(cluster: &Cluster, user: &Address, consumer: &[ClusterName]) -> Result<Answer, Problem> {
+async fn here(cluster: &Cluster, user: &Address) -> Result<Answer, Problem> {
     if let Some(row) = served_here(cluster, user).await?.value {
         return Ok(Answer::Found(row.record));
     }
@@ -114,14 +114,14 @@ async fn here(cluster: &Cluster, user: &Address, consumer: &[ClusterName]) -> Re
     if view.version == Count(0) {
         return Ok(Answer::Silent);
     }
-    let siblings = siblings(cluster, &view, consumer);
+    let siblings = siblings(cluster, &view);
     Ok(among(cluster, user, &siblings).await)
 }
 
 /// The other clusters of the own org that may hold a user of a domain.
-pub(super) fn siblings(cluster: &Cluster, view: &View, consumer: &[ClusterName]) -> Vec<ClusterName> {
+pub(crate) fn siblings(cluster: &Cluster, view: &View) -> Vec<ClusterName> {
     let all = match (cluster.config.role, &view.record) {
-        (OrgRole::Consumer, _) => consumer,
+        (OrgRole::Consumer, _) => &view.consumer[..],
         (OrgRole::Private, Some(record)) => &record.clusters,
         (OrgRole::Private, None) => &[],
     };
@@ -130,7 +130,7 @@ pub(super) fn siblings(cluster: &Cluster, view: &View, consumer: &[ClusterName])
 
 /// Which of the own org's other clusters holds the user: each is asked for itself only, so that nobody
 /// asks in circles. One that is silent makes the answer silence.
-pub(super) async fn among(cluster: &Cluster, user: &Address, siblings: &[ClusterName]) -> Answer {
+pub(crate) async fn among(cluster: &Cluster, user: &Address, siblings: &[ClusterName]) -> Answer {
     let mut silent = false;
     for sibling in siblings {
         match ask(cluster, sibling, user, Reach::Cluster).await {
@@ -144,7 +144,7 @@ pub(super) async fn among(cluster: &Cluster, user: &Address, siblings: &[Cluster
 
 /// For whom the asked user map is to answer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reach {
+pub(crate) enum Reach {
     /// For its whole org.
     Org,
     /// For its own cluster.
@@ -152,7 +152,7 @@ pub(super) enum Reach {
 }
 
 /// The user map in another cluster.
-pub(super) async fn ask(cluster: &Cluster, asked: &ClusterName, user: &Address, reach: Reach) -> Answer {
+pub(crate) async fn ask(cluster: &Cluster, asked: &ClusterName, user: &Address, reach: Reach) -> Answer {
     let query = if reach == Reach::Cluster { "?reach=cluster" } else { "" };
     let path = format!("/v1/users/{}{query}", user.path_segment());
     let url = cluster.config.template.url(asked, Service::Users, &path);

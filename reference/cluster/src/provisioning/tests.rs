@@ -1,0 +1,129 @@
+//! What SPEC says of provisioning, shown by clusters in memory.
+
+use fusion_protocol::provisioning::SCHEMA_USER;
+use fusion_protocol::{Service, Url};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::testing::*;
+use crate::users;
+
+const USERS: &str = "/scim/v2/Users";
+
+fn user(name: &str) -> Value {
+    json!({ "schemas": [SCHEMA_USER], "userName": name, "displayName": "Somebody" })
+}
+
+async fn add(world: &World, cluster: &str, name: &str) -> (StatusCode, Value) {
+    world.post(cluster, Service::Provisioning, USERS, &world.admin_token(cluster), user(name)).await
+}
+
+async fn incarnation(world: &World, cluster: &str, name: &str) -> fusion_protocol::Incarnation {
+    users::resolve(world.cluster(cluster), &address(name)).await.unwrap().record.incarnation
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_admin_adds_finds_and_deletes_a_user() {
+    let world = World::new(&["a"]).await;
+    let admin = world.admin_token("a");
+    let (status, made) = add(&world, "a", "Alice@A.example").await;
+    assert_eq!((status, &made["userName"]), (StatusCode::CREATED, &json!("alice@a.example")));
+    let location: Url = made["meta"]["location"].as_str().unwrap().parse().unwrap();
+    let (status, headers, read) = world.send(Method::GET, &location, &admin, None).await;
+    assert_eq!((status, &read), (StatusCode::OK, &made));
+    assert_eq!(headers["etag"], made["meta"]["version"].as_str().unwrap());
+    let filter = format!("{USERS}?filter=userName%20eq%20%22ALICE@a.example%22");
+    let (_, found) = world.get("a", Service::Provisioning, &filter, &admin).await;
+    assert_eq!((&found["totalResults"], &found["Resources"][0]), (&json!(1), &made));
+    let (status, ..) = world.send(Method::DELETE, &location, &admin, None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT);
+    let (status, _, body) = world.send(Method::GET, &location, &admin, None).await;
+    assert_eq!((status, &body["code"]), (StatusCode::NOT_FOUND, &json!("user-unknown")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_is_added_once_however_it_is_spelt() {
+    let world = World::new(&["a"]).await;
+    add(&world, "a", "alice@a.example").await;
+    let (status, body) = add(&world, "a", "ALICE@A.Example").await;
+    assert_eq!((status, &body["scimType"]), (StatusCode::CONFLICT, &json!("uniqueness")));
+    assert_eq!(body["code"], "already-exists");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_person_at_an_old_address_inherits_nothing() {
+    let world = World::new(&["a"]).await;
+    let (_, first) = add(&world, "a", "alice@a.example").await;
+    let alice = fusion_protocol::UserRef {
+        user: address("alice@a.example"),
+        incarnation: incarnation(&world, "a", "alice@a.example").await,
+    };
+    let token = world.token("a", &alice);
+    let location: Url = first["meta"]["location"].as_str().unwrap().parse().unwrap();
+    world.send(Method::DELETE, &location, &world.admin_token("a"), None).await;
+    let (status, second) = add(&world, "a", "alice@a.example").await;
+    assert_eq!(status, StatusCode::CREATED);
+    assert_ne!(first["id"], second["id"]);
+    assert_ne!(incarnation(&world, "a", "alice@a.example").await, alice.incarnation);
+    let path = "/v1/resolve/alice%40a.example";
+    let (status, _) = world.get("a", Service::Users, path, &token).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "the old token died with the old person");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_an_admin_of_the_org_that_owns_the_domain_adds_users() {
+    let world = World::new(&["a", "b", "c"]).await;
+    let (status, body) = add(&world, "a", "bob@b.example").await;
+    assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
+    let (status, _) = add(&world, "a", "bob@mail.example").await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "nobody's domain is the consumer org's");
+    let alice = world.user("a", "alice@a.example").await;
+    let refused = [
+        (String::new(), StatusCode::UNAUTHORIZED),
+        (world.token("a", &alice), StatusCode::FORBIDDEN),
+        (world.admin_token("b"), StatusCode::UNAUTHORIZED),
+    ];
+    for (token, expected) in refused {
+        let body = user("eve@a.example");
+        let (status, body) = world.post("a", Service::Provisioning, USERS, &token, body).await;
+        assert_eq!(status, expected, "{body}");
+        assert_eq!(body["schemas"], json!(["urn:ietf:params:scim:api:messages:2.0:Error"]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_consumer_org_takes_whom_no_org_serves() {
+    let world = World::new(&["a", "c"]).await;
+    world.user("a", "alice@a.example").await;
+    assert_eq!(add(&world, "c", "bob@mail.example").await.0, StatusCode::CREATED);
+    assert_eq!(add(&world, "c", "old@a.example").await.0, StatusCode::CREATED);
+    assert_eq!(add(&world, "c", "alice@a.example").await.0, StatusCode::FORBIDDEN);
+    world.cut("a");
+    let (status, body) = add(&world, "c", "new@a.example").await;
+    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("resolution-incomplete")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_user_is_refused_with_a_reason() {
+    let world = World::new(&["a"]).await;
+    let admin = world.admin_token("a");
+    for (body, code) in [
+        (json!({ "schemas": [SCHEMA_USER], "userName": "alice" }), "bad-request"),
+        (json!({ "schemas": [], "userName": "alice@a.example" }), "bad-request"),
+        (json!({ "schemas": [SCHEMA_USER] }), "unprocessable"),
+    ] {
+        let (status, body) = world.post("a", Service::Provisioning, USERS, &admin, body).await;
+        assert!(status.is_client_error() && body["code"] == code, "{status} {body}");
+        assert!(!body.to_string().contains("alice"));
+    }
+    assert!(!world.probe("a").text().contains("alice"), "PRI-005");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_says_what_it_serves() {
+    let world = World::new(&["a"]).await;
+    let (status, body) = world.get("a", Service::Provisioning, "/scim/v2/ServiceProviderConfig", "").await;
+    assert_eq!((status, &body["patch"]["supported"]), (StatusCode::OK, &json!(false)));
+    let (_, body) = world.get("a", Service::Provisioning, "/scim/v2/Schemas", "").await;
+    assert_eq!(body["Resources"][0]["id"], SCHEMA_USER);
+}
