@@ -6,5 +6,6 @@ pub mod domain_claim;
 pub mod index;
 pub mod legs;
 pub mod locus;
+pub mod outbox;
 pub mod pair;
 pub mod resolution;

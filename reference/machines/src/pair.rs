@@ -215,9 +215,13 @@ impl Slot {
         Self { conversation, hold: Hold::Bound, merging_from: None }
     }
 
-    /// The slot after the loser that was merging into its conversation is superseded.
+    /// The slot after `loser` is superseded by `winner`. The loser's home may be the first to say so: then
+    /// the slot still holds the loser, and the winner's claim finds it settled.
     #[must_use]
-    pub fn settled(&self, loser: &Url) -> Self {
+    pub fn settled(&self, loser: &Url, winner: &Contender) -> Self {
+        if self.conversation.url == *loser {
+            return Self::bound(winner.clone());
+        }
         let merging_from = self.merging_from.clone().filter(|from| from != loser);
         Self { merging_from, ..self.clone() }
     }
