@@ -85,6 +85,18 @@ pub struct Secrets {
     pub ssrc: u32,
 }
 
+/// What became of a binding request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Binding {
+    /// This leg is now bound to the sender's address.
+    New(Uuid),
+    /// It was already.
+    Again,
+    /// The token is good for nothing here: the sender is not answered.
+    Refused,
+}
+
 impl Legs {
     /// An empty table of a relay whose devices send to `udp_address`: at most `limit` legs are open, and
     /// as many closed ones are remembered.
@@ -129,32 +141,34 @@ impl Legs {
         Ok(self.insert(open, secrets))
     }
 
-    /// Binds the leg that `token` is good for to the address `from`; false when it is not bound.
+    /// Binds the leg that `token` is good for to the address `from`.
     ///
     /// A device that changes its network binds again. MED-001: an address that an open leg of another
     /// call holds is not taken away, or a forged source address could divert somebody's media into a
     /// call of the forger's.
-    pub fn bind(&mut self, token: &str, from: SocketAddr) -> bool {
+    pub fn bind(&mut self, token: &str, from: SocketAddr) -> Binding {
         let Some(handle) = self.by_token.get(token).copied() else {
             self.count_stray(from);
-            return false;
+            return Binding::Refused;
         };
         let holder = self.by_address.get(&from).copied();
         if holder == Some(handle) {
-            return true;
+            return Binding::Again;
         }
         if holder.is_some_and(|holder| self.slot(holder).open && !self.same_call(holder, handle)) {
             self.count_stray(from);
-            return false;
+            return Binding::Refused;
         }
         if let Some(holder) = holder {
             self.slot(holder).address = None;
         }
         self.by_address.insert(from, handle);
-        if let Some(old) = self.slot(handle).address.replace(from) {
+        let slot = self.slot(handle);
+        let (id, old) = (slot.leg.id, slot.address.replace(from));
+        if let Some(old) = old {
             self.by_address.remove(&old);
         }
-        true
+        Binding::New(id)
     }
 
     /// Where a datagram from `from` goes, which is neither a binding request nor forwarded when it is

@@ -30,12 +30,19 @@ fn account(legs: &Legs, id: u128) -> LegCounters {
     legs.counters_of(Uuid::from_u128(id)).unwrap()
 }
 
+fn bound(binding: Binding) -> bool {
+    binding != Binding::Refused
+}
+
 /// A call of two bound devices: leg 1 at `device(1)`, leg 2 at `device(2)`.
 fn two() -> Legs {
     let mut legs = Legs::new(relay(), 100);
     for number in 1..=2 {
         legs.open(&asking(number, 9, 1), secrets(number)).unwrap();
-        assert!(legs.bind(&number.to_string(), device(number as u16)));
+        assert_eq!(
+            legs.bind(&number.to_string(), device(number as u16)),
+            Binding::New(Uuid::from_u128(number))
+        );
     }
     legs
 }
@@ -44,7 +51,7 @@ fn two() -> Legs {
 fn a_packet_goes_to_the_other_leg_and_to_nobody_else() {
     let mut legs = two();
     legs.open(&asking(3, 8, 1), secrets("other call")).unwrap();
-    legs.bind("other call", device(3));
+    assert!(bound(legs.bind("other call", device(3))));
     assert_eq!(legs.packet(device(1), &RTP), [device(2)]);
     assert_eq!(account(&legs, 1).forwarded, Count(1));
     assert_eq!(account(&legs, 2).sent, Count(1));
@@ -54,7 +61,7 @@ fn a_packet_goes_to_the_other_leg_and_to_nobody_else() {
 #[test]
 fn an_unbound_address_sends_to_nobody_and_receives_nothing() {
     let mut legs = two();
-    assert!(!legs.bind("guess", device(9)));
+    assert!(!bound(legs.bind("guess", device(9))));
     assert!(legs.packet(device(9), &RTP).is_empty());
     assert_eq!(legs.counters().unbound, Count(2));
     assert_eq!(legs.packet(device(1), &RTP), [device(2)]);
@@ -68,7 +75,7 @@ fn a_closed_leg_is_silent_and_its_packets_are_counted() {
     assert_eq!(account(&legs, 2).dropped_closed, Count(1));
     assert!(legs.packet(device(1), &RTP).is_empty());
     assert_eq!(account(&legs, 1).dropped_alone, Count(1));
-    assert!(!legs.bind("2", device(2)), "its token is good for nothing any more");
+    assert!(!bound(legs.bind("2", device(2))), "its token is good for nothing any more");
 }
 
 #[test]
@@ -106,7 +113,7 @@ fn asking_again_gives_the_same_leg() {
 #[test]
 fn a_device_that_changes_its_network_binds_again() {
     let mut legs = two();
-    assert!(legs.bind("2", device(7)));
+    assert!(bound(legs.bind("2", device(7))));
     assert_eq!(legs.packet(device(1), &RTP), [device(7)]);
     assert!(legs.packet(device(2), &RTP).is_empty());
     assert_eq!(legs.counters().unbound, Count(1));
@@ -116,17 +123,17 @@ fn a_device_that_changes_its_network_binds_again() {
 fn a_forged_binding_cannot_pull_an_address_into_another_call() {
     let mut legs = two();
     legs.open(&asking(3, 8, 1), secrets("forger")).unwrap();
-    assert!(!legs.bind("forger", device(1)));
+    assert!(!bound(legs.bind("forger", device(1))));
     assert_eq!(legs.packet(device(1), &RTP), [device(2)]);
     legs.close_leg(Uuid::from_u128(1));
-    assert!(legs.bind("forger", device(1)), "after its call an address is free");
+    assert!(bound(legs.bind("forger", device(1))), "after its call an address is free");
 }
 
 #[test]
 fn a_datagram_that_is_no_media_is_dropped_and_counted() {
     let mut legs = two();
     assert!(legs.packet(device(1), &Datagram::Malformed).is_empty());
-    assert!(!legs.bind("guess", device(1)));
+    assert!(!bound(legs.bind("guess", device(1))));
     assert_eq!(account(&legs, 1).dropped_malformed, Count(2));
 }
 
@@ -219,7 +226,7 @@ proptest! {
                 }
                 Act::Bind { id, from } => {
                     let token = legs.by_id.get(&Uuid::from_u128(id.into())).map(|h| legs.legs[h].leg.token.clone());
-                    if !legs.bind(&token.unwrap_or_default(), device(from)) {
+                    if !bound(legs.bind(&token.unwrap_or_default(), device(from))) {
                         strays += 1;
                     }
                 }
