@@ -3,6 +3,7 @@
 //!
 //! Not responsible for what must hold ([`crate::judges`]).
 
+mod devices;
 mod finals;
 mod known;
 
@@ -15,7 +16,9 @@ use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
 use crate::history::History;
 use crate::judge::Evidence;
 
+pub use devices::{Device, Devices};
 pub use finals::{FinalIndex, FinalRead, Finals};
+pub(crate) use known::pair_of;
 pub use known::{Conversations, Known, Pair, PairCase};
 
 /// A history, sorted.
@@ -30,6 +33,7 @@ pub struct Facts<'h> {
     call_of: Vec<u32>,
     conversations: OnceCell<Conversations<'h>>,
     finals: OnceCell<Finals<'h>>,
+    devices: OnceCell<Devices<'h>>,
 }
 
 /// A call, and what came of it.
@@ -87,6 +91,7 @@ impl<'h> Facts<'h> {
             call_of: vec![NO_CALL; history.len()],
             conversations: OnceCell::new(),
             finals: OnceCell::new(),
+            devices: OnceCell::new(),
         };
         history.events().iter().enumerate().for_each(|(at, event)| facts.take(at, event));
         facts
@@ -171,6 +176,12 @@ impl<'h> Facts<'h> {
     #[must_use]
     pub fn finals(&self) -> &Finals<'h> {
         self.finals.get_or_init(|| Finals::of(self))
+    }
+
+    /// Who had which device, and what it was told.
+    #[must_use]
+    pub fn devices(&self) -> &Devices<'h> {
+        self.devices.get_or_init(|| Devices::of(self))
     }
 
     /// The clusters at which each user was served at some time: the world's, and those where they were

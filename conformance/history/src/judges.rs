@@ -1,5 +1,6 @@
 //! The judges, one file per area of SPEC.
 
+mod conversation;
 mod mapping;
 mod privacy;
 mod rendezvous;
@@ -14,6 +15,11 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(mapping::SameResolutionEverywhere),
         Box::new(rendezvous::OneHome),
         Box::new(rendezvous::IndexBeforeNotification),
+        Box::new(rendezvous::FoundBothWays),
+        Box::new(conversation::GaplessOrder),
+        Box::new(conversation::OnePerPair),
+        Box::new(conversation::LowerRankWins),
+        Box::new(conversation::Convergence),
         Box::new(security::TokenForOneCluster),
         Box::new(privacy::NoPrivateByteAtTheProvider),
     ]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use fusion_protocol::conversation::Activity;
+use fusion_protocol::conversation::{Activity, PeerLookup, PeerState};
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::{Address, Url, limits};
 
-use super::{Asked, Facts};
+use super::{Asked, Conversations, Facts, Known, PairCase};
 use crate::event::{Answer, Call, EventId};
 
 /// The last word of each reading, from the calls after [`crate::event::Phase::Quiescent`] began.
@@ -33,6 +33,8 @@ pub struct FinalIndex<'h> {
     pub entries: BTreeMap<&'h str, &'h IndexEntry>,
     /// Whether it was read from the start to the end.
     pub complete: bool,
+    /// Whether the last call was not answered.
+    pub failed: bool,
     /// The calls that read it.
     pub events: Vec<EventId>,
     /// Up to which cursor it was read.
@@ -59,6 +61,26 @@ impl<'h> Finals<'h> {
     #[must_use]
     pub fn read_of(&self, stream: &str) -> Option<&FinalRead<'h>> {
         self.reads.values().find(|read| read.complete && read.stream.as_str() == stream)
+    }
+
+    /// The conversation that both members' look-ups agree on; when nobody looked it up, the only one that
+    /// is not known to have lost.
+    #[must_use]
+    pub fn winner_of(&self, case: &PairCase<'h>, known: &Conversations<'h>) -> Option<&'h str> {
+        let (one, other) = case.pair;
+        let found = |lookup: &Asked<'h>| match lookup.answer() {
+            Some(Answer::Peer(PeerLookup { url, state: PeerState::Live, .. })) => Some(url.as_str()),
+            _ => None,
+        };
+        let lookups = [self.lookups.get(&(one, other)), self.lookups.get(&(other, one))];
+        let found: Vec<Option<&str>> = lookups.into_iter().flatten().map(found).collect();
+        if let Some(first) = found.first() {
+            let agreed = found.iter().all(|url| url == first);
+            return first.filter(|url| agreed && case.conversations.contains(url));
+        }
+        let lost = |url: &str| known.named(url).is_some_and(Known::is_superseded);
+        let mut left = case.conversations.iter().filter(|url| !lost(url));
+        left.next().filter(|_| left.next().is_none()).copied()
     }
 
     pub(super) fn of(facts: &Facts<'h>) -> Self {
@@ -95,7 +117,10 @@ impl<'h> FinalIndex<'h> {
             *self = Self::default();
         }
         self.events.extend(asked.events());
-        let Some(Answer::Index { entries, cursor }) = asked.answer() else { return };
+        let Some(Answer::Index { entries, cursor }) = asked.answer() else {
+            (self.complete, self.failed) = (false, true);
+            return;
+        };
         if after > self.through {
             return;
         }
@@ -119,6 +144,7 @@ impl<'h> FinalRead<'h> {
         }
         self.events.extend(asked.events());
         let Some(Answer::Activities { activities, last_seq, redirected_to }) = asked.answer() else {
+            self.complete = false;
             self.failed = Some(asked.clone());
             return;
         };

@@ -31,8 +31,11 @@ pub struct Known<'h> {
     pub pair: Option<Pair<'h>>,
     /// The pair's key, when both incarnations are known.
     pub pair_key: Option<PairKey>,
-    /// The call that made it (201), as its place in [`Facts::calls`].
+    /// The creation that made it, as its place in [`Facts::calls`]: the first that answered with it from
+    /// its own cluster. A repeated one may be answered 200, so the status does not tell.
     pub created: Option<usize>,
+    /// Members whose announcement was refused for good (RDV-002), as last seen.
+    pub unreachable: BTreeSet<&'h Address>,
     /// The first evidence that it was `PROVISIONAL`.
     pub provisional: Option<EventId>,
     /// The first evidence that it was `BOUND`.
@@ -102,8 +105,9 @@ impl<'h> Conversations<'h> {
             }
         }
         for (at, asked) in facts.calls().iter().enumerate() {
-            if let Some(Answer::Conversation { created: true, conversation }) = asked.answer()
-                && matches!(asked.call, Call::Create { .. })
+            if let (Call::Create { at: home, .. }, Some(Answer::Conversation { created, conversation })) =
+                (asked.call, asked.answer())
+                && (*created || facts.cluster_of(&conversation.url).as_ref() == Some(home))
             {
                 let known = conversations.entry(&conversation.url, asked.id);
                 known.created.get_or_insert(at);
@@ -120,6 +124,7 @@ impl<'h> Conversations<'h> {
             pair: None,
             pair_key: None,
             created: None,
+            unreachable: BTreeSet::new(),
             provisional: None,
             bound: None,
             sealed: None,
@@ -164,6 +169,8 @@ impl<'h> Conversations<'h> {
         let known = self.entry(&conversation.url, at);
         known.kind = Some(conversation.kind);
         known.members.extend(conversation.participants.iter().map(|participant| &participant.user));
+        let unreachable = conversation.participants.iter().filter(|member| member.unreachable.is_some());
+        known.unreachable = unreachable.map(|member| &member.user).collect();
         known.take_state(conversation.state, at);
         if let Some(winner) = &conversation.superseded_by {
             known.supersede(winner, at);
@@ -200,6 +207,13 @@ impl<'h> Conversations<'h> {
 }
 
 impl Known<'_> {
+    /// The first evidence that it existed.
+    #[must_use]
+    pub fn exists_since(&self) -> EventId {
+        let firsts = [self.provisional, self.bound, self.sealed];
+        firsts.into_iter().flatten().fold(self.seen, EventId::min)
+    }
+
     /// Whether it is known to have lost the race.
     #[must_use]
     pub fn is_superseded(&self) -> bool {

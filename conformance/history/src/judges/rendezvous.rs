@@ -1,5 +1,7 @@
 //! Rendezvous: the object is in one place, and everybody finds it (RDV).
 
+mod found;
+
 use std::collections::BTreeMap;
 
 use fusion_protocol::index::IndexEntry;
@@ -10,6 +12,8 @@ use serde_json::Value;
 use crate::event::{Answer, Body, Call, Event, EventId};
 use crate::facts::{Asked, Facts, Moment};
 use crate::judge::{Casebook, Evidence, Judge};
+
+pub(super) use found::FoundBothWays;
 
 /// RDV-001: the object is created in the originator's cluster and exists there only.
 ///

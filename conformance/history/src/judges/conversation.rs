@@ -1,0 +1,11 @@
+//! Conversations: one order, one conversation per pair, and nothing lost in the race (CNV).
+
+mod convergence;
+mod one_per_pair;
+mod order;
+mod race;
+
+pub(super) use convergence::Convergence;
+pub(super) use one_per_pair::OnePerPair;
+pub(super) use order::GaplessOrder;
+pub(super) use race::LowerRankWins;
