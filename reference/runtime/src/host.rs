@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::bus::LocalBus;
+use crate::probe::LogProbe;
 use crate::{Bus, Clock, Entropy, Net, Probe, Store, Tasks};
 
 /// The world of one machine. Cheap to clone; all clones are the same machine.
@@ -26,6 +28,21 @@ pub struct Host {
 }
 
 impl Host {
+    /// A machine of the real world: real time, the system's randomness, its log, and a bus of its own.
+    #[must_use]
+    pub fn live(name: &str, net: Arc<dyn Net>, store: Arc<dyn Store>) -> Self {
+        Self {
+            name: name.into(),
+            net,
+            tasks: Tasks::default(),
+            clock: Clock::real(),
+            entropy: Entropy::from_system(),
+            store,
+            bus: Arc::new(LocalBus::default()),
+            probe: Arc::new(LogProbe),
+        }
+    }
+
     /// The same machine with another store: how a role keeps its rows apart, and how a faulty
     /// deployment wraps the store of a service.
     #[must_use]

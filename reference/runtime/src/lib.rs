@@ -18,6 +18,7 @@ pub mod net;
 pub mod probe;
 pub mod store;
 pub mod tasks;
+pub mod tls;
 pub mod ws;
 
 pub use bus::Bus;

@@ -3,12 +3,18 @@
 //! A [`Stream`] is already secured: the live network wraps it in TLS and checks the server's name, a
 //! simulated network hands out a plain pipe for the same `https` URL.
 
+pub mod live;
+pub mod resolve;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use live::{LiveConfig, LiveNet};
+pub use resolve::{IpRange, ResolveTable};
 
 /// Bytes in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
