@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use fusion_cluster::{ClusterConfig, IdentityProvider};
 use fusion_protocol::{ClusterName, Service, Url, UrlTemplate};
+use fusion_relay::RelayConfig;
 use fusion_runtime::Entropy;
 
 use crate::topology::{OrgSpec, Topology, TopologyError};
@@ -17,6 +18,8 @@ use crate::topology::{OrgSpec, Topology, TopologyError};
 pub const PROVIDER_HOSTS: [&str; 2] = ["clustermap", "portal"];
 /// The account that every org's identity provider calls an admin.
 pub const ADMIN: &str = "admin";
+/// The UDP port of every relay: each has an address of its own.
+pub const MEDIA_PORT: u16 = 3_478;
 /// How many addresses of a /24 are given to hosts.
 const BLOCK: u32 = 254;
 
@@ -104,6 +107,20 @@ pub fn assemble(
 }
 
 impl Federation {
+    /// What a relay of this federation is told about itself.
+    #[must_use]
+    pub fn relay_config(&self, host: &HostSpec) -> Option<RelayConfig> {
+        let Role::Relay { cluster, .. } = &host.role else { return None };
+        Some(RelayConfig {
+            name: host.name.clone(),
+            cluster: cluster.clone(),
+            template: self.template.clone(),
+            control: self.listen(host),
+            udp: SocketAddr::new(host.ip, MEDIA_PORT),
+            advertised: host.ip,
+        })
+    }
+
     /// The machine with this role.
     #[must_use]
     pub fn host(&self, role: &Role) -> Option<&HostSpec> {
@@ -188,7 +205,6 @@ pub fn public_key(seed: &[u8; 32]) -> [u8; 32] {
 fn relay_url(template: &UrlTemplate, cluster: &ClusterName, number: u8) -> Url {
     let mut url = template.url(cluster, Service::Relay, "/");
     url.set_host(Some(&relay_name(template, cluster, number))).expect("a relay's name is a host name");
-    url.set_path("/");
     url
 }
 

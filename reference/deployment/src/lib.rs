@@ -11,5 +11,5 @@ pub mod services;
 pub mod topology;
 
 pub use federation::{Addressing, Federation, HostSpec, OrgKeys, Role, assemble};
-pub use services::{Hooks, Running, StartError, start_host};
+pub use services::{Hooks, Running, Service, StartError, start_host};
 pub use topology::{ClusterSpec, OrgSpec, Topology, TopologyError, UserSpec};

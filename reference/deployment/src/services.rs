@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use fusion_cluster::auth::{Verifier, Verify};
 use fusion_cluster::{Cluster, ClusterConfig};
+use fusion_relay::{Relay, RelayConfig};
 use fusion_runtime::http::{Serving, serve};
 use fusion_runtime::{Host, Store};
 
@@ -32,8 +33,17 @@ pub type WrapStore = dyn Fn(&Role, Arc<dyn Store>) -> Arc<dyn Store> + Send + Sy
 pub struct Running {
     /// Its HTTPS server.
     pub serving: Serving,
-    /// The cluster, when it is one.
-    pub cluster: Option<Cluster>,
+    /// What it serves.
+    pub service: Service,
+}
+
+/// What runs on a host, for whoever looks into it.
+#[derive(Clone)]
+pub enum Service {
+    /// All services of a cluster.
+    Cluster(Cluster),
+    /// A media relay.
+    Relay(Relay),
 }
 
 /// Why a host did not start.
@@ -50,6 +60,9 @@ pub enum StartError {
     /// The services did not start.
     #[error(transparent)]
     Cluster(#[from] fusion_cluster::StartError),
+    /// The relay did not start.
+    #[error(transparent)]
+    Relay(#[from] fusion_relay::StartError),
     /// The federation has no such host.
     #[error("the federation has no host {0:?}")]
     Unknown(String),
@@ -73,7 +86,11 @@ pub async fn start_host(
             let config = federation.cluster_config(name).ok_or_else(unknown)?;
             start_cluster(host, at, config, hooks).await
         }
-        Role::Provider | Role::Relay { .. } => Err(unknown()),
+        Role::Relay { .. } => {
+            let config = federation.relay_config(spec).ok_or_else(unknown)?;
+            start_relay(host, spec.role.clone(), config, hooks).await
+        }
+        Role::Provider => Err(unknown()),
     }
 }
 
@@ -93,7 +110,39 @@ pub async fn start_cluster(
     let cluster = Cluster::start_with(host.clone(), config, verifier).await?;
     let router = fusion_cluster::router::router(&cluster);
     let serving = hooks.serve(&role, &host, at, router).await?;
-    Ok(Running { serving, cluster: Some(cluster) })
+    Ok(Running { serving, service: Service::Cluster(cluster) })
+}
+
+/// Starts a relay and serves its control interface.
+///
+/// # Errors
+/// As [`start_host`].
+pub async fn start_relay(
+    host: &Host,
+    role: Role,
+    config: RelayConfig,
+    hooks: &Hooks,
+) -> Result<Running, StartError> {
+    let (host, at) = (hooks.host(&role, host), config.control);
+    let relay = Relay::start_without_control(host.clone(), config).await?;
+    let serving = hooks.serve(&role, &host, at, relay.router()).await?;
+    Ok(Running { serving, service: Service::Relay(relay) })
+}
+
+impl Running {
+    /// Begins a graceful end: nothing more is accepted, what is under way is finished, devices are sent
+    /// elsewhere (OPS-004). [`Running::drained`] waits for its end.
+    pub fn stop(&self) {
+        self.serving.stop();
+        if let Service::Cluster(cluster) = &self.service {
+            cluster.drain_sockets();
+        }
+    }
+
+    /// Waits until no connection is left.
+    pub async fn drained(&self) {
+        self.serving.drained().await;
+    }
 }
 
 impl Hooks {
