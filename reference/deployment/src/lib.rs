@@ -8,8 +8,10 @@
 
 pub mod federation;
 pub mod services;
+pub mod target;
 pub mod topology;
 
 pub use federation::{Addressing, Federation, HostSpec, OrgKeys, Role, assemble};
 pub use services::{Hooks, Running, Service, StartError, start_host};
+pub use target::TargetFile;
 pub use topology::{ClusterSpec, OrgSpec, Topology, TopologyError, UserSpec};
