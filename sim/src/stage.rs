@@ -5,6 +5,7 @@ use fusion_deployment::Federation;
 use fusion_history::event::Sink;
 use fusion_history::{Recorder, canary::Canaries};
 use fusion_protocol::media::LegCounters;
+use fusion_runtime::store::{Key, Row};
 use fusion_runtime::{Clock, Host};
 
 use crate::fabric::{Fault, FaultId};
@@ -44,4 +45,15 @@ pub trait Stage: Send + Sync {
 
     /// What each relay says of its legs (MED-005), by host; empty where it cannot be asked.
     fn relay_accounts(&self) -> Vec<(String, LegCounters)>;
+}
+
+/// The rows of a store as one text to search.
+pub(crate) fn rows_as_bytes<'a>(rows: impl Iterator<Item = (&'a Key, &'a Row)>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, row) in rows {
+        for part in [key.as_bytes(), b"\n", &row.value, b"\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes
 }

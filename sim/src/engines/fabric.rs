@@ -20,7 +20,7 @@ use crate::fabric::{
 };
 use crate::plan::Plan;
 use crate::play::{PlayError, play};
-use crate::stage::Stage;
+use crate::stage::{Stage, rows_as_bytes};
 use crate::target::target_of;
 
 /// Events that a run may have before it counts as one that spins.
@@ -213,10 +213,7 @@ impl Stage for FabricStage {
         provider
             .flat_map(|host| {
                 let rows = self.world.rows(&host.name);
-                let stored: Vec<u8> = rows
-                    .iter()
-                    .flat_map(|(key, row)| [key.as_bytes(), b"\n", &row.value, b"\n"].concat())
-                    .collect();
+                let stored = rows_as_bytes(rows.iter().map(|(key, row)| (key, row)));
                 let seen = self.evidence.of(&host.name);
                 [("store", stored), ("log", seen.log), ("wire", seen.wire)]
                     .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))

@@ -17,7 +17,7 @@ use fusion_runtime::bus::LocalBus;
 use fusion_runtime::net::live::{LiveConfig, LiveNet};
 use fusion_runtime::net::{IpRange, ResolveTable};
 use fusion_runtime::probe::Level;
-use fusion_runtime::store::memory::MemoryStore;
+use fusion_runtime::store::MemoryStore;
 use fusion_runtime::tls::TestCa;
 use fusion_runtime::{Clock, Entropy, Host, Net, Probe, Tasks};
 use serde_json::Value;
@@ -27,7 +27,7 @@ use crate::fabric::{Fault, FaultId};
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::play::play;
-use crate::stage::Stage;
+use crate::stage::{Stage, rows_as_bytes};
 use crate::stopwatch::Stopwatch;
 use crate::target::target_of;
 
@@ -145,10 +145,7 @@ impl Stage for LiveStage {
         provider
             .flat_map(|host| {
                 let rows = self.stores.get(&host.name).map(MemoryStore::snapshot).unwrap_or_default();
-                let stored: Vec<u8> = rows
-                    .iter()
-                    .flat_map(|(key, row)| [key.as_bytes(), b"\n", &row.value, b"\n"].concat())
-                    .collect();
+                let stored = rows_as_bytes(rows.iter().map(|(key, row)| (key, row)));
                 [("store", stored), ("log", log.clone())]
                     .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))
             })
