@@ -8,11 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use fusion_cluster::{ClusterConfig, IdentityProvider};
-use fusion_protocol::{ClusterName, Service, Url, UrlTemplate};
+use fusion_protocol::map::Claim;
+use fusion_protocol::{ClusterName, Domain, Service, Url, UrlTemplate};
+use fusion_provider::{OrgAccount, ProviderConfig};
 use fusion_relay::RelayConfig;
 use fusion_runtime::Entropy;
 
-use crate::topology::{OrgSpec, Topology, TopologyError};
+use crate::target::hex;
+use crate::topology::{OrgRole, OrgSpec, Topology, TopologyError};
 
 /// The names of the provider's own hosts, below its domain.
 pub const PROVIDER_HOSTS: [&str; 2] = ["clustermap", "portal"];
@@ -72,6 +75,8 @@ pub struct OrgKeys {
     pub public_key: [u8; 32],
     /// The account that it calls an admin (PRO-003).
     pub admin: String,
+    /// The bearer secret of the org's admins at the provider.
+    pub provider_secret: String,
 }
 
 /// A federation, ready to be started.
@@ -107,6 +112,32 @@ pub fn assemble(
 }
 
 impl Federation {
+    /// What the provider of this federation is told about itself. The domains of private orgs are claimed
+    /// from the start.
+    #[must_use]
+    pub fn provider_config(&self) -> ProviderConfig {
+        let of = |role| self.topology.orgs.iter().filter(move |org| org.role == role);
+        let account = |org: &OrgSpec| OrgAccount {
+            org: org.name.clone(),
+            clusters: org.cluster_names().into_iter().collect(),
+            admin_secret: self.keys.get(&org.name).map(|keys| keys.provider_secret.clone()),
+        };
+        let claims = |org: &OrgSpec| -> Vec<Claim> {
+            let claim = |domain: &Domain| Claim {
+                domain: domain.clone(),
+                org: org.name.clone(),
+                clusters: org.cluster_names(),
+            };
+            org.domains.iter().map(claim).collect()
+        };
+        let consumer_clusters = of(OrgRole::Consumer).flat_map(OrgSpec::cluster_names).collect();
+        ProviderConfig {
+            orgs: of(OrgRole::Private).map(account).collect(),
+            domains: of(OrgRole::Private).flat_map(claims).collect(),
+            ..ProviderConfig::new(self.template.clone(), consumer_clusters)
+        }
+    }
+
     /// What a relay of this federation is told about itself.
     #[must_use]
     pub fn relay_config(&self, host: &HostSpec) -> Option<RelayConfig> {
@@ -169,13 +200,18 @@ impl OrgKeys {
     }
 
     fn make(topology: &Topology, org: &OrgSpec, entropy: &Entropy) -> Self {
-        let mut seed = [0; 32];
-        entropy.stream(&format!("identity-provider/{}", org.name)).fill(&mut seed);
+        let secret = |purpose: &str| {
+            let mut bytes = [0; 32];
+            entropy.stream(&format!("{purpose}/{}", org.name)).fill(&mut bytes);
+            bytes
+        };
+        let seed = secret("identity-provider");
         Self {
             issuer: format!("https://idp.{}.{}", label(&org.name), topology.provider),
             seed,
             public_key: public_key(&seed),
             admin: ADMIN.to_owned(),
+            provider_secret: hex(&secret("provider-secret")),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use fusion_cluster::auth::{Verifier, Verify};
 use fusion_cluster::{Cluster, ClusterConfig};
+use fusion_provider::{Provider, ProviderConfig};
 use fusion_relay::{Relay, RelayConfig};
 use fusion_runtime::http::{Serving, serve};
 use fusion_runtime::{Host, Store};
@@ -40,6 +41,8 @@ pub struct Running {
 /// What runs on a host, for whoever looks into it.
 #[derive(Clone)]
 pub enum Service {
+    /// The provider plane.
+    Provider(Provider),
     /// All services of a cluster.
     Cluster(Cluster),
     /// A media relay.
@@ -60,6 +63,9 @@ pub enum StartError {
     /// The services did not start.
     #[error(transparent)]
     Cluster(#[from] fusion_cluster::StartError),
+    /// The provider did not start.
+    #[error(transparent)]
+    Provider(#[from] fusion_provider::StartError),
     /// The relay did not start.
     #[error(transparent)]
     Relay(#[from] fusion_relay::StartError),
@@ -90,7 +96,7 @@ pub async fn start_host(
             let config = federation.relay_config(spec).ok_or_else(unknown)?;
             start_relay(host, spec.role.clone(), config, hooks).await
         }
-        Role::Provider => Err(unknown()),
+        Role::Provider => start_provider(host, at, federation.provider_config(), hooks).await,
     }
 }
 
@@ -111,6 +117,22 @@ pub async fn start_cluster(
     let router = fusion_cluster::router::router(&cluster);
     let serving = hooks.serve(&role, &host, at, router).await?;
     Ok(Running { serving, service: Service::Cluster(cluster) })
+}
+
+/// Starts the provider plane and serves it at `at`.
+///
+/// # Errors
+/// As [`start_host`].
+pub async fn start_provider(
+    host: &Host,
+    at: SocketAddr,
+    config: ProviderConfig,
+    hooks: &Hooks,
+) -> Result<Running, StartError> {
+    let host = hooks.host(&Role::Provider, host);
+    let provider = Provider::start(host.clone(), config).await?;
+    let serving = hooks.serve(&Role::Provider, &host, at, provider.router()).await?;
+    Ok(Running { serving, service: Service::Provider(provider) })
 }
 
 /// Starts a relay and serves its control interface.

@@ -211,6 +211,14 @@ impl Topology {
     }
 }
 
+impl OrgSpec {
+    /// The names of its clusters.
+    #[must_use]
+    pub fn cluster_names(&self) -> Vec<ClusterName> {
+        self.clusters.iter().map(|cluster| cluster.name.clone()).collect()
+    }
+}
+
 impl ClusterSpec {
     /// Where it stands.
     #[must_use]
