@@ -31,8 +31,10 @@ const KEYS_MAX: usize = 16;
 const CLUSTERS_MAX: usize = 4_096;
 /// How long keys are used before they are asked for again; kept longer when nobody answers.
 const FRESH: Duration = Duration::from_secs(3_600);
-/// How often one cluster is asked for its keys at most, whatever tokens arrive.
+/// How often one cluster that answers is asked for its keys at most, whatever tokens arrive.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How often one that does not answer is: it may be a cluster whose first call is faster than its server.
+const ASK_AGAIN_SILENT: Duration = Duration::from_millis(250);
 /// How long a cluster may take to answer with its keys.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -165,8 +167,10 @@ impl Keyring {
         {
             let mut known = self.known();
             let of_cluster = known.entry(cluster.clone()).or_default();
-            if of_cluster.own || of_cluster.asked.is_some_and(|then| now < then + ASK_AGAIN) {
-                return of_cluster.own || of_cluster.fetched.is_some();
+            let answered = of_cluster.own || of_cluster.fetched.is_some();
+            let pause = if answered { ASK_AGAIN } else { ASK_AGAIN_SILENT };
+            if of_cluster.own || of_cluster.asked.is_some_and(|then| now < then + pause) {
+                return answered;
             }
             of_cluster.asked = Some(now);
         }
