@@ -1,5 +1,7 @@
 //! The wire messages of loci, as they are written (LOC). A changed snapshot is a changed protocol.
 
+#![expect(clippy::unwrap_used, reason = "what a test sets up is right")]
+
 use fusion_protocol::locus::*;
 use fusion_protocol::media::Leg;
 use fusion_protocol::mercury::EventType;

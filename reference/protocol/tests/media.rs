@@ -1,5 +1,7 @@
 //! The wire messages of media legs, and the datagrams that a relay looks into (MED).
 
+#![expect(clippy::unwrap_used, reason = "what a test sets up is right")]
+
 use std::net::SocketAddr;
 
 use fusion_protocol::media::*;
