@@ -1,1 +1,3 @@
-//! Calls as devices and clusters see them, over HTTP on a network in memory.
+//! Calls as devices and clusters see them, over HTTP on a network in memory, on paused time.
+
+mod active;
