@@ -1,7 +1,10 @@
 //! The judges, one file per area of SPEC.
 
 mod conversation;
+mod floor;
+mod locus;
 mod mapping;
+mod media;
 mod privacy;
 mod rendezvous;
 mod security;
@@ -20,6 +23,11 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(conversation::OnePerPair),
         Box::new(conversation::LowerRankWins),
         Box::new(conversation::Convergence),
+        Box::new(locus::OneLocusUrl),
+        Box::new(locus::CallingIsJoining),
+        Box::new(locus::GlareIsOneCall),
+        Box::new(locus::OneActiveCall),
+        Box::new(media::MediaEndsWithTheCall),
         Box::new(security::TokenForOneCluster),
         Box::new(privacy::NoPrivateByteAtTheProvider),
     ]

@@ -1,6 +1,6 @@
 //! What was read when nothing moved any more: liveness is judged by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fusion_protocol::conversation::{Activity, PeerLookup, PeerState};
 use fusion_protocol::index::IndexEntry;
@@ -81,6 +81,15 @@ impl<'h> Finals<'h> {
         let lost = |url: &str| known.named(url).is_some_and(Known::is_superseded);
         let mut left = case.conversations.iter().filter(|url| !lost(url));
         left.next().filter(|_| left.next().is_none()).copied()
+    }
+
+    /// The conversations that nobody may overlook: all but those that lost a race, or may have.
+    #[must_use]
+    pub fn standing(&self, known: &Conversations<'h>) -> BTreeSet<&'h str> {
+        let groups = known.iter().filter(|known| known.pair.is_none()).map(|known| known.url.as_str());
+        let pairs = known.pairs();
+        let of_pairs = pairs.iter().filter_map(|pair| self.winner_of(pair, known));
+        groups.chain(of_pairs).collect()
     }
 
     pub(super) fn of(facts: &Facts<'h>) -> Self {

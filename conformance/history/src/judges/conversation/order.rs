@@ -8,6 +8,7 @@ use fusion_protocol::{Address, Url};
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Moment};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::judges::floor::Floor;
 
 /// CNV-001: the home gives each activity a gapless `seq`; all readers see that order; read-your-writes
 /// and monotonic reads hold for every participant.
@@ -108,10 +109,6 @@ struct Stream {
     by_id: BTreeMap<ActivityId, u64>,
 }
 
-/// A value that only goes up, with when it did.
-#[derive(Default)]
-struct Floor(Vec<(EventId, u64)>);
-
 impl<'h> Seen<'h> {
     fn place(
         &mut self,
@@ -175,20 +172,6 @@ impl<'h> Seen<'h> {
             case.violated("author-order", statement, asked.events().chain([before]));
         }
         floor.rise(at, seq);
-    }
-}
-
-impl Floor {
-    /// The value when an event happened, and since when.
-    fn at(&self, event: EventId) -> Option<(EventId, u64)> {
-        let risen = self.0.partition_point(|(at, _)| *at < event);
-        self.0.get(risen.checked_sub(1)?).copied()
-    }
-
-    fn rise(&mut self, at: EventId, to: u64) {
-        if self.0.last().is_none_or(|(_, value)| *value < to) {
-            self.0.push((at, to));
-        }
     }
 }
 

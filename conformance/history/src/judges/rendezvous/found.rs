@@ -1,7 +1,5 @@
 //! RDV-003: both ways of finding a conversation.
 
-use std::collections::BTreeSet;
-
 use fusion_protocol::Address;
 use fusion_protocol::mercury::EventType;
 
@@ -30,7 +28,7 @@ impl Judge for FoundBothWays {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let deleted = facts.deprovisioned();
-        let winners = winners(facts);
+        let winners = facts.finals().standing(facts.conversations());
         for known in facts.conversations().iter() {
             let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
             for member in &known.members {
@@ -44,15 +42,6 @@ impl Judge for FoundBothWays {
             }
         }
     }
-}
-
-/// The conversations that nobody may overlook: all but those that lost a race, or may have.
-fn winners<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
-    let conversations = facts.conversations();
-    let groups = conversations.iter().filter(|known| known.pair.is_none()).map(|known| known.url.as_str());
-    let pairs = conversations.pairs();
-    let of_pairs = pairs.iter().filter_map(|pair| facts.finals().winner_of(pair, conversations));
-    groups.chain(of_pairs).collect()
 }
 
 fn judge_index(facts: &Facts<'_>, known: &Known<'_>, member: &Address, case: &mut Casebook) {

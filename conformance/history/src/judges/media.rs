@@ -1,0 +1,313 @@
+//! Media: who may send, and until when (MED).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fusion_protocol::locus::LocusState;
+use fusion_protocol::mercury::EventType;
+use fusion_protocol::{Url, Uuid};
+
+use crate::event::{Answer, Body, Call, EventId, Media};
+use crate::facts::Facts;
+use crate::judge::{Casebook, Evidence, Judge};
+use crate::judges::rendezvous::count;
+use crate::judges::security::trespasses;
+
+/// How long packets may still come after the end (MED-001).
+const GRACE_US: u64 = 1_000_000;
+
+/// MED-001: only a leg with a valid token of the current instance sends or receives, and its packets
+/// stop within a second when its participant leaves or the instance ends.
+///
+/// A case is a leg that sent or received and whose end was seen, an intruder that tried, and each
+/// trespass against the requirement.
+pub(super) struct MediaEndsWithTheCall;
+
+/// A device's part in a call, as far as media go.
+#[derive(Default)]
+struct Legs<'h> {
+    /// By leg: which call, and when it ended.
+    ends: BTreeMap<Uuid, End>,
+    /// By SSRC: the accounts of those who sent with it.
+    senders: BTreeMap<u32, Vec<&'h Media>>,
+}
+
+#[derive(Clone, Copy)]
+struct End {
+    at_us: u64,
+    seen: EventId,
+}
+
+impl Judge for MediaEndsWithTheCall {
+    fn name(&self) -> &'static str {
+        "media-ends-with-the-call"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["MED-001"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Client]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        trespasses(facts, "MED-001", case);
+        let mut legs = Legs { ends: ends(facts), senders: BTreeMap::new() };
+        let accounts = || {
+            facts.seen().filter_map(|event| match &event.body {
+                Body::Media(media) => Some((event.id, media)),
+                _ => None,
+            })
+        };
+        for (_, media) in accounts() {
+            legs.senders.entry(media.ssrc).or_default().push(media);
+        }
+        let mut counted: BTreeSet<Uuid> = BTreeSet::new();
+        for (id, media) in accounts() {
+            let moved = media.sent > 0 || !media.received.is_empty();
+            let is_case = !media.bound || legs.ends.contains_key(&media.leg);
+            if moved && is_case && counted.insert(media.leg) {
+                case.reached();
+            }
+            judge_receiver(id, media, &legs, case);
+            judge_sources(id, media, &legs, case);
+        }
+    }
+}
+
+fn judge_receiver(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
+    let (locus, instance) = (&media.locus, media.instance);
+    if !media.bound && !media.received.is_empty() {
+        let statement = format!("somebody without a valid token received media of {locus}");
+        case.violated("unbound-received", statement, [id]);
+    }
+    if let (Some(end), Some(last_us)) = (legs.ends.get(&media.leg), media.last_received_us)
+        && last_us > end.at_us + GRACE_US
+    {
+        let late = millis(last_us - end.at_us);
+        let statement = format!("a leg of {locus}, call {instance}, received media {late} ms after its end");
+        case.violated("received-after-the-end", statement, [end.seen, id]);
+    }
+}
+
+fn judge_sources(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
+    for source in media.received.iter().filter(|source| source.packets > 0) {
+        let Some(senders) = legs.senders.get(&source.ssrc) else { continue };
+        let same_call = |sender: &&&Media| (&sender.locus, sender.instance) == (&media.locus, media.instance);
+        let entitled: Vec<&Media> =
+            senders.iter().filter(|sender| sender.bound).filter(same_call).copied().collect();
+        let locus = &media.locus;
+        if entitled.is_empty() {
+            let intruder = senders.iter().any(|sender| !sender.bound);
+            let (kind, who) = if intruder {
+                ("unbound-forwarded", "somebody without a valid token")
+            } else {
+                ("foreign-call-forwarded", "a leg of another call")
+            };
+            let statement = format!("packets of {who} were forwarded into {locus}");
+            case.violated(kind, statement, [id]);
+            continue;
+        }
+        let ends: Option<Vec<End>> =
+            entitled.iter().map(|sender| legs.ends.get(&sender.leg).copied()).collect();
+        let last_end = ends.and_then(|ends| ends.into_iter().max_by_key(|end| end.at_us));
+        if let Some(end) = last_end.filter(|end| source.last_us > end.at_us + GRACE_US) {
+            let late = millis(source.last_us - end.at_us);
+            let statement = format!("packets of a leg of {locus} were forwarded {late} ms after its end");
+            case.violated("sent-after-the-end", statement, [end.seen, id]);
+        }
+    }
+}
+
+/// When each leg ended at the latest: its device had left, its user had declined, or the call was seen
+/// to be over. A leg that was joined again has not ended.
+fn ends(facts: &Facts<'_>) -> BTreeMap<Uuid, End> {
+    let over = calls_over(facts);
+    let mut left: BTreeMap<(&str, &Url, u64), End> = BTreeMap::new();
+    for asked in facts.calls() {
+        if let (Call::SetState { locus, instance, .. }, Some(_), Some(back)) =
+            (asked.call, asked.answer(), asked.back)
+        {
+            let end = End { at_us: back.at_us, seen: back.id };
+            left.insert((asked.host, locus, instance.0), end);
+        }
+    }
+    let mut ends = BTreeMap::new();
+    for asked in facts.calls() {
+        let Some(Answer::Joined { locus, leg: Some(leg) }) = asked.answer() else { continue };
+        let instance = locus.instance.0;
+        let by_leaving = left.get(&(asked.host, &locus.url, instance));
+        let by_ending = over.get(&locus.url).and_then(|ends| ends.range(instance..).next());
+        let after = |end: &&End| end.seen > asked.id;
+        let both = [by_leaving.filter(after), by_ending.map(|(_, end)| end).filter(after)];
+        // A later join of the same leg overrides what an earlier one found.
+        match both.into_iter().flatten().min_by_key(|end| end.at_us) {
+            Some(end) => drop(ends.insert(*leg, *end)),
+            None => drop(ends.remove(leg)),
+        }
+    }
+    ends
+}
+
+/// By locus: the calls that were seen to be over, and when first.
+fn calls_over<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Url, BTreeMap<u64, End>> {
+    let mut over: BTreeMap<&Url, BTreeMap<u64, End>> = BTreeMap::new();
+    let mut note = |locus: &'h Url, instance: u64, end: End| {
+        let first = over.entry(locus).or_default().entry(instance).or_insert(end);
+        if end.at_us < first.at_us {
+            *first = end;
+        }
+    };
+    for asked in facts.calls() {
+        let (Some(answer), Some(back)) = (asked.answer(), asked.back) else { continue };
+        if let Answer::Locus { locus } | Answer::Joined { locus, .. } = answer {
+            let end = End { at_us: back.at_us, seen: back.id };
+            if locus.state == LocusState::Inactive {
+                note(&locus.url, locus.instance.0, end);
+            } else if let Some(before) = locus.instance.0.checked_sub(1) {
+                note(&locus.url, before, end);
+            }
+        }
+    }
+    for event in facts.seen() {
+        if let Body::Deliver { event_type: EventType::LocusEnded, resource, data, .. } = &event.body
+            && let Some(instance) = data.get("instance").and_then(count)
+        {
+            note(resource, instance, End { at_us: event.at_us, seen: event.id });
+        }
+    }
+    over
+}
+
+fn millis(us: u64) -> u64 {
+    us / 1_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::MediaSource;
+    use crate::judge::Ruling;
+    use crate::testing::{Story, conversation_url, join, locus, locus_read};
+    use fusion_protocol::locus::Locus;
+    use fusion_protocol::locus::ParticipantState::{Joined, Left};
+    use std::time::Duration;
+
+    const SECOND: u64 = 1_000_000;
+
+    fn call() -> Locus {
+        let members = [("alice", Joined), ("bob", Joined)];
+        locus(&conversation_url("a", 1), LocusState::Active, 1, &members)
+    }
+
+    fn account(leg: u128, received: &[(u32, u64)]) -> Media {
+        let source = |(ssrc, last_us): &(u32, u64)| {
+            let (ssrc, last_us) = (*ssrc, *last_us);
+            MediaSource { ssrc, packets: 5, out_of_order: 0, duplicates: 0, last_us }
+        };
+        Media {
+            leg: Uuid::from_u128(leg),
+            locus: call().url,
+            instance: call().instance,
+            ssrc: leg as u32,
+            bound: true,
+            sent: 5,
+            received: received.iter().map(source).collect(),
+            last_received_us: received.iter().map(|(_, last_us)| *last_us).max(),
+        }
+    }
+
+    /// Alice has leg 1 and Bob leg 2; Alice leaves after ten seconds. Answers when, in microseconds.
+    fn alice_leaves(story: &mut Story) -> u64 {
+        for (who, leg) in [("alice", 1), ("bob", 2)] {
+            let leg = Some(Uuid::from_u128(leg));
+            let answer = Answer::Joined { locus: Box::new(call()), leg };
+            story.does(who, join(&call().url, 0, who), answer);
+        }
+        story.wait(Duration::from_secs(10));
+        let left =
+            locus(&conversation_url("a", 1), LocusState::Active, 1, &[("alice", Left), ("bob", Joined)]);
+        let call = Call::SetState { locus: call().url, state: Left, instance: call().instance };
+        let end = story.does("alice", call, locus_read(&left));
+        story.told().event(end).map(|event| event.at_us).unwrap_or_default()
+    }
+
+    fn kinds(story: &Story) -> Vec<String> {
+        let verdict = MediaEndsWithTheCall.judge(story.told());
+        let kind = |print: &str| print.rsplit('/').next().unwrap_or_default().to_owned();
+        verdict.violations.iter().map(|violation| kind(&violation.fingerprint)).collect()
+    }
+
+    #[test]
+    fn media_stop_when_alice_leaves() {
+        let mut story = Story::new();
+        let end = alice_leaves(&mut story);
+        story.happens("alice1", None, Body::Media(account(1, &[(2, end + SECOND / 2)])));
+        story.happens("bob1", None, Body::Media(account(2, &[(1, end + SECOND)])));
+        let verdict = MediaEndsWithTheCall.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn whoever_left_and_still_hears_violates() {
+        let mut story = Story::new();
+        let end = alice_leaves(&mut story);
+        story.happens("alice1", None, Body::Media(account(1, &[(2, end + 2 * SECOND)])));
+        story.happens("bob1", None, Body::Media(account(2, &[])));
+        assert_eq!(kinds(&story), ["received-after-the-end"]);
+    }
+
+    #[test]
+    fn whoever_left_and_is_still_heard_violates() {
+        let mut story = Story::new();
+        let end = alice_leaves(&mut story);
+        story.happens("alice1", None, Body::Media(account(1, &[])));
+        story.happens("bob1", None, Body::Media(account(2, &[(1, end + 2 * SECOND)])));
+        assert_eq!(kinds(&story), ["sent-after-the-end"]);
+    }
+
+    #[test]
+    fn a_call_that_is_over_ends_every_leg() {
+        let mut story = Story::new();
+        let end = alice_leaves(&mut story);
+        story.is_told("bob", EventType::LocusEnded, &call().url, serde_json::json!({ "instance": "1" }));
+        story.happens("bob1", None, Body::Media(account(2, &[(2, end + 2 * SECOND)])));
+        assert!(kinds(&story).contains(&"received-after-the-end".to_owned()));
+    }
+
+    #[test]
+    fn an_intruder_who_is_forwarded_violates() {
+        let mut story = Story::new();
+        alice_leaves(&mut story);
+        story.happens("eve1", None, Body::Media(Media { bound: false, ..account(9, &[]) }));
+        story.happens("bob1", None, Body::Media(account(2, &[])));
+        let verdict = MediaEndsWithTheCall.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+        story.happens("bob1", None, Body::Media(account(2, &[(9, 1)])));
+        assert_eq!(kinds(&story), ["unbound-forwarded"]);
+    }
+
+    #[test]
+    fn an_intruder_who_hears_violates() {
+        let mut story = Story::new();
+        story.happens("bob1", None, Body::Media(account(2, &[])));
+        story.happens("eve1", None, Body::Media(Media { bound: false, ..account(9, &[(2, 1)]) }));
+        assert_eq!(kinds(&story), ["unbound-received"]);
+    }
+
+    #[test]
+    fn media_of_another_call_violate() {
+        let mut story = Story::new();
+        let other = Media { instance: fusion_protocol::Count(2), ..account(3, &[]) };
+        story.happens("ann1", None, Body::Media(other));
+        story.happens("bob1", None, Body::Media(account(2, &[(3, 1)])));
+        assert_eq!(kinds(&story), ["foreign-call-forwarded"]);
+    }
+
+    #[test]
+    fn without_media_there_is_no_case() {
+        let mut story = Story::new();
+        alice_leaves(&mut story);
+        assert!(MediaEndsWithTheCall.judge(story.told()).had_no_case());
+    }
+}
