@@ -79,3 +79,66 @@ impl Entropy {
         uuid::Builder::from_random_bytes(bytes).into_uuid()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn draw(entropy: &Entropy) -> Vec<u64> {
+        (0..8).map(|_| entropy.u64()).collect()
+    }
+
+    #[test]
+    fn a_seed_determines_its_stream() {
+        assert_eq!(draw(&Entropy::from_u64(7)), draw(&Entropy::from_u64(7)));
+        assert_ne!(draw(&Entropy::from_u64(7)), draw(&Entropy::from_u64(8)));
+        assert_ne!(draw(&Entropy::from_system()), draw(&Entropy::from_system()));
+    }
+
+    #[test]
+    fn one_more_draw_changes_no_other_stream() {
+        let (quiet, busy) = (Entropy::from_u64(7), Entropy::from_u64(7));
+        draw(&busy);
+        draw(&busy.stream("link"));
+        assert_eq!(draw(&quiet.stream("host")), draw(&busy.stream("host")));
+    }
+
+    #[test]
+    fn streams_of_different_names_and_places_differ() {
+        let root = Entropy::from_u64(7);
+        let streams = [
+            root.clone(),
+            root.stream("a"),
+            root.stream("b"),
+            root.stream("a").stream("b"),
+            root.stream("ab"),
+        ];
+        let first: BTreeSet<_> = streams.iter().map(draw).collect();
+        assert_eq!(first.len(), streams.len());
+    }
+
+    #[test]
+    fn clones_draw_from_one_stream() {
+        let entropy = Entropy::from_u64(7);
+        let together: Vec<_> = [entropy.clone(), entropy].iter().flat_map(draw).collect();
+        let alone = Entropy::from_u64(7);
+        assert_eq!(together, [draw(&alone), draw(&alone)].concat());
+    }
+
+    #[test]
+    fn numbers_stay_below_their_limit_and_reach_it_evenly() {
+        let entropy = Entropy::from_u64(7);
+        let mut seen = [0; 6];
+        (0..6_000).for_each(|_| seen[entropy.below(6) as usize] += 1);
+        assert!(seen.iter().all(|times| (800..1_200).contains(times)), "{seen:?}");
+        assert_eq!((entropy.below(0), entropy.below(1)), (0, 0));
+        assert!((0..100).all(|_| !entropy.chance(0.0) && entropy.chance(1.0)));
+    }
+
+    #[test]
+    fn a_uuid_says_that_it_is_random() {
+        assert_eq!(Entropy::from_u64(7).uuid().get_version_num(), 4);
+    }
+}

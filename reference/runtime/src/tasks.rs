@@ -41,11 +41,12 @@ impl Tasks {
         lock(&self.0.alive).insert(id, None);
         #[expect(clippy::disallowed_methods, reason = "the one spawn of the house")]
         let handle = tokio::spawn(guarded);
-        if self.0.closed.load(Ordering::Relaxed) {
-            handle.abort();
-        }
         if let Some(entry) = lock(&self.0.alive).get_mut(&id) {
             *entry = Some(handle.abort_handle());
+        }
+        // After the list: whoever closes it meanwhile has either seen this task or is seen here.
+        if self.0.closed.load(Ordering::Relaxed) {
+            handle.abort();
         }
         Task(handle)
     }
@@ -112,8 +113,12 @@ impl<F: Future> Future for Guarded<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         if self.scope.paused.load(Ordering::Relaxed) {
-            lock(&self.scope.waiting).push(context.waker().clone());
-            return Poll::Pending;
+            let mut waiting = lock(&self.scope.waiting);
+            // Asked again under the lock: a resume in between would never wake this one.
+            if self.scope.paused.load(Ordering::Relaxed) {
+                waiting.push(context.waker().clone());
+                return Poll::Pending;
+            }
         }
         let step_back =
             !self.stepped_back && lock(&self.scope.hesitate).as_mut().is_some_and(|decide| decide());
@@ -138,4 +143,118 @@ impl<F> Drop for Guarded<F> {
 /// A poisoned lock only says that another task panicked; the lists stay usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Clock, Timestamp};
+
+    /// Counts the seconds that a task lives.
+    fn ticking(tasks: &Tasks, clock: &Clock) -> (Task<()>, Arc<AtomicU64>) {
+        let (clock, ticks) = (clock.clone(), Arc::new(AtomicU64::new(0)));
+        let counted = ticks.clone();
+        let task = tasks.spawn(async move {
+            loop {
+                clock.sleep(Duration::from_secs(1)).await;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        (task, ticks)
+    }
+
+    async fn pass(clock: &Clock, seconds: u64) {
+        clock.sleep(Duration::from_secs(seconds) + Duration::from_millis(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crash_ends_every_task_and_no_other_machines() {
+        let (crashing, other) = (Tasks::default(), Tasks::default());
+        let clock = Clock::starting_at(Timestamp(0));
+        let tasks: Vec<_> = (0..5).map(|_| ticking(&crashing, &clock)).collect();
+        let (_, others_ticks) = ticking(&other, &clock);
+        pass(&clock, 3).await;
+        assert_eq!(crashing.alive(), 5);
+
+        crashing.clone().abort_all();
+        pass(&clock, 3).await;
+
+        assert_eq!((crashing.alive(), other.alive()), (0, 1));
+        assert_eq!(others_ticks.load(Ordering::Relaxed), 6);
+        for (task, ticks) in tasks {
+            assert_eq!(task.join().await, None);
+            assert_eq!(ticks.load(Ordering::Relaxed), 3);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_starts_on_a_crashed_machine() {
+        let tasks = Tasks::default();
+        tasks.abort_all();
+        let clock = Clock::starting_at(Timestamp(0));
+        let (task, ticks) = ticking(&tasks, &clock);
+        assert_eq!(task.join().await, None);
+        assert_eq!((tasks.alive(), ticks.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_machine_does_nothing_until_it_is_resumed() {
+        let tasks = Tasks::default();
+        let clock = Clock::starting_at(Timestamp(0));
+        let (_, ticks) = ticking(&tasks, &clock);
+        pass(&clock, 2).await;
+        tasks.pause();
+        let (_, of_one_started_now) = ticking(&tasks, &clock);
+        pass(&clock, 10).await;
+        assert_eq!(ticks.load(Ordering::Relaxed), 2);
+        assert_eq!(of_one_started_now.load(Ordering::Relaxed), 0);
+        assert_eq!(tasks.alive(), 2);
+
+        tasks.resume();
+        pass(&clock, 3).await;
+        // The sleep that ended meanwhile counts once, as after SIGCONT.
+        assert_eq!(ticks.load(Ordering::Relaxed), 6);
+        assert_eq!(of_one_started_now.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_paused_machine_can_crash() {
+        let tasks = Tasks::default();
+        let clock = Clock::starting_at(Timestamp(0));
+        let (task, _) = ticking(&tasks, &clock);
+        tasks.pause();
+        pass(&clock, 1).await;
+        tasks.abort_all();
+        assert_eq!(task.join().await, None);
+        assert_eq!(tasks.alive(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_gives_its_result_and_a_panic_is_counted() {
+        let tasks = Tasks::default();
+        assert_eq!(tasks.spawn(async { 7 }).join().await, Some(7));
+        assert_eq!(tasks.panics(), 0);
+        assert_eq!(tasks.spawn(async { panic!("planted") }).join().await, None::<()>);
+        assert_eq!((tasks.panics(), tasks.alive()), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn a_task_that_hesitates_lets_the_others_go_first() {
+        for (hesitant, order) in [(false, ["first", "second"]), (true, ["second", "first"])] {
+            let tasks = Tasks::default();
+            let mut answers = [hesitant].into_iter();
+            tasks.hesitate(Box::new(move || answers.next().unwrap_or(false)));
+            let seen = Arc::new(Mutex::new(Vec::new()));
+            let started = ["first", "second"].map(|name| {
+                let seen = seen.clone();
+                tasks.spawn(async move { lock(&seen).push(name) })
+            });
+            for task in started {
+                task.join().await;
+            }
+            assert_eq!(*lock(&seen), order);
+        }
+    }
 }

@@ -82,8 +82,9 @@ impl Serving {
         self.stop.send_replace(true);
     }
 
-    /// Waits until no connection and no WebSocket is left.
+    /// OPS-004: stops, and waits until no connection and no WebSocket is left.
     pub async fn drained(&self) {
+        self.stop();
         let _all = self.slots.acquire_many(CONNECTIONS_MAX as u32).await;
     }
 
@@ -127,12 +128,14 @@ impl Server {
         }
     }
 
-    /// The next connection, once there is room for it.
+    /// The next connection, once there is room to serve it.
     async fn accept(&self, listener: &mut Box<dyn Listener>) -> Option<(Stream, SocketAddr, Slot)> {
-        let permit = self.slots.clone().acquire_owned().await.ok()?;
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => return Some((stream, peer, Slot(Arc::new(permit)))),
+                Ok((stream, peer)) => {
+                    let permit = self.slots.clone().acquire_owned().await.ok()?;
+                    return Some((stream, peer, Slot(Arc::new(permit))));
+                }
                 Err(error) => {
                     let fields = json!({ "error": error.kind().to_string() });
                     self.host.probe.log(Level::Warn, "http.accept", fields);
