@@ -51,6 +51,7 @@ pub(crate) struct World {
     probes: BTreeMap<String, Arc<Recorded>>,
     http: server::Client,
     map_version: Count,
+    relays: Vec<Url>,
     /// The machine that requests and WebSockets come from.
     pub(crate) client: Host,
 }
@@ -80,6 +81,11 @@ pub(crate) fn name(text: &str) -> ClusterName {
 impl World {
     /// Starts these clusters, each serving HTTP, each knowing all domains.
     pub(crate) async fn new(names: &[&str]) -> Self {
+        Self::with_relays(names, &[]).await
+    }
+
+    /// The same, each cluster with relays at these URLs.
+    pub(crate) async fn with_relays(names: &[&str], relays: &[Url]) -> Self {
         let provider = "provider.example".parse().expect("a domain");
         let template = UrlTemplate::parse("https://{cluster}-{service}.{provider}", provider);
         let clock = Clock::starting_at(START);
@@ -96,6 +102,7 @@ impl World {
             http: server::Client::new(&client),
             map_version: Count(0),
             client,
+            relays: relays.to_vec(),
         };
         for name in names {
             world.stores.insert((*name).to_owned(), MemoryStore::new());
@@ -267,7 +274,7 @@ impl World {
                 issuer: IDENTITY_PROVIDER.to_owned(),
                 public_key: identity_provider_key().public_key(),
             }],
-            relays: Vec::new(),
+            relays: self.relays.clone(),
         }
     }
 }

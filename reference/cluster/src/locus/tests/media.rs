@@ -1,0 +1,119 @@
+//! Media legs: opened with a join, closed with the call, moved when a relay fails (MED).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{delete, post};
+use fusion_protocol::media::{Leg, OpenLeg};
+use fusion_protocol::{Url, Uuid};
+use fusion_runtime::http as server;
+use http::StatusCode;
+
+use super::calls::Stage;
+use crate::reply::{JsonBody, json};
+use crate::testing::World;
+
+/// A relay's control interface that only keeps the books. It asks for no token.
+#[derive(Clone, Default)]
+struct Books(Arc<Mutex<BTreeMap<Uuid, OpenLeg>>>);
+
+async fn open(State(books): State<Books>, JsonBody(open): JsonBody<OpenLeg>) -> Response {
+    let leg = Leg {
+        id: open.id,
+        udp_address: SocketAddr::from(([192, 0, 2, 1], 4_000)),
+        token: format!("token of {}", open.id),
+        ssrc: 7,
+    };
+    books.0.lock().unwrap().insert(open.id, open);
+    json(StatusCode::CREATED, &leg)
+}
+
+async fn close_leg(State(books): State<Books>, Path(id): Path<Uuid>) -> Response {
+    books.0.lock().unwrap().remove(&id);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn close_instance(State(books): State<Books>, Path((locus, instance)): Path<(Uuid, u64)>) -> Response {
+    books.0.lock().unwrap().retain(|_, leg| leg.locus != locus || leg.instance.0 != instance);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+fn relay_url(number: u8) -> Url {
+    format!("https://a-relay{number}.provider.example/").parse().unwrap()
+}
+
+impl Books {
+    async fn serve(&self, world: &World, number: u8) {
+        let at = SocketAddr::from(([10, 1, 0, number], 443));
+        world.net.name(&format!("a-relay{number}.provider.example"), at);
+        let routes = Router::new()
+            .route("/v1/legs", post(open))
+            .route("/v1/legs/{id}", delete(close_leg))
+            .route("/v1/instances/{locus}/{instance}", delete(close_instance))
+            .with_state(self.clone());
+        server::serve(&world.client, at, routes).await.unwrap();
+    }
+
+    fn legs(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+async fn world(relays: u8) -> World {
+    let urls: Vec<Url> = (1..=relays).map(relay_url).collect();
+    World::with_relays(&["a", "b"], &urls).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_opens_a_leg_and_the_end_closes_all() {
+    let (world, books) = (world(1).await, Books::default());
+    books.serve(&world, 1).await;
+    let stage = Stage::pair_in(world).await;
+    let leg = stage.join("alice", 0).await.leg.unwrap();
+    let other = stage.join("bob", 0).await.leg.unwrap();
+    assert_ne!(leg.id, other.id);
+    assert_eq!(stage.join("alice", 0).await.leg, Some(leg), "joining again gives the leg again");
+    assert_eq!(books.legs(), 2);
+    stage.hang_up("bob", 1).await;
+    stage.pass(1).await;
+    assert_eq!(books.legs(), 0, "MED-001: within one second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_goes_through_without_media_when_no_relay_is_up() {
+    let stage = Stage::pair_in(world(2).await).await;
+    assert_eq!(stage.join("alice", 0).await.leg, None);
+    assert_eq!(stage.join("bob", 0).await.leg, None);
+    stage.hang_up("alice", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_relay_takes_over_from_one_that_fails() {
+    let (world, books) = (world(2).await, Books::default());
+    books.serve(&world, 2).await;
+    let stage = Stage::pair_in(world).await;
+    assert!(stage.join("alice", 0).await.leg.is_some());
+    assert!(stage.join("bob", 0).await.leg.is_some());
+    assert_eq!(books.legs(), 2, "both are at the same relay");
+    assert_eq!(stage.read().await.instance.0, 1, "MED-004: the call is the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn legs_left_over_from_a_crash_are_closed_after_it() {
+    let (world, books) = (world(1).await, Books::default());
+    books.serve(&world, 1).await;
+    let mut stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    stage.world.net.unplug(SocketAddr::from(([10, 1, 0, 1], 443)));
+    stage.hang_up("alice", 1).await;
+    stage.pass(1).await;
+    assert_eq!(books.legs(), 1, "the relay could not be told");
+    stage.world.restart("a").await;
+    books.serve(&stage.world, 1).await;
+    stage.pass(2).await;
+    assert_eq!(books.legs(), 0);
+}
