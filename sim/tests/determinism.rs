@@ -1,0 +1,37 @@
+//! The check of determinism finds what it must find, and finds nothing where nothing is.
+//!
+//! Each test starts the program itself, so that the second process is a real one.
+
+use std::process::Command;
+
+fn check(arguments: &[&str]) -> (i32, String) {
+    let scenarios = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios");
+    let output = Command::new(env!("CARGO_BIN_EXE_fusion-sim"))
+        .args(["--scenarios", scenarios, "check-determinism", "one-to-one-race"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn the_same_plan_gives_the_same_history_in_two_processes() {
+    let (code, said) = check(&["--seeds", "2"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("same")).count(), 2, "{said}");
+}
+
+#[test]
+fn a_hash_map_order_is_found_and_shown_with_both_sides() {
+    let (code, said) = check(&["--seeds", "1", "--plant", "hash-order"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("differs"), "{said}");
+    assert!(said.contains("left") && said.contains("right"), "{said}");
+}
+
+#[test]
+fn a_read_of_the_wall_clock_is_found() {
+    let (code, said) = check(&["--seeds", "1", "--plant", "wall-clock"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.starts_with("differs"), "{said}");
+}

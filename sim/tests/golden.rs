@@ -1,0 +1,56 @@
+//! Each scenario, played as it is written, is the story that lies beside it.
+//!
+//! A golden history changes when the system's behaviour changes: review it like code.
+
+use std::path::Path;
+
+use fusion_history::Ruling;
+use fusion_sim::engines::fabric::{Options, hosts};
+use fusion_sim::narrate::narrate;
+use fusion_sim::outcome::judged;
+use fusion_sim::plan::{Mode, Plan};
+use fusion_sim::scenario::Scenario;
+
+fn plays_as_told(file: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scenarios");
+    let scenario = Scenario::read(&root.join(file)).unwrap();
+    let plan = Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 1, Mode::Story);
+    let outcome = judged(&plan, &Options::default());
+    assert_eq!(outcome.ruling, Ruling::Holds, "{}", outcome.explain());
+    let told: Vec<String> = narrate(&outcome.history).collect();
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(root.join(file).parent().unwrap());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(scenario.name.clone(), told.join("\n")));
+}
+
+#[test]
+fn alice_chats_bob() {
+    plays_as_told("chat/alice-chats-bob.toml");
+}
+
+#[test]
+fn alice_calls_bob() {
+    plays_as_told("locus/alice-calls-bob.toml");
+}
+
+#[test]
+fn one_to_one_race() {
+    plays_as_told("conversation/one-to-one-race.toml");
+}
+
+#[test]
+fn glare() {
+    plays_as_told("locus/glare.toml");
+}
+
+#[test]
+fn home_crashes_mid_call() {
+    plays_as_told("survivability/home-crashes-mid-call.toml");
+}
+
+#[test]
+fn provider_unreachable() {
+    plays_as_told("survivability/provider-unreachable.toml");
+}
