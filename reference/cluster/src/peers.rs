@@ -73,7 +73,8 @@ pub async fn call_within(
     read(answer)
 }
 
-fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -> Result<String, PeerError> {
+/// The token of one call by this cluster (SEC-004).
+pub(crate) fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -> Result<String, PeerError> {
     let iat = cluster.host.clock.wall().seconds();
     let claims = ClusterClaims {
         iss: cluster.issuer(),
