@@ -43,6 +43,8 @@ struct Disk {
     unplugged: bool,
     /// The plug is pulled at this operation.
     unplug_at: Option<u64>,
+    /// The plug is pulled when this many syncs have been done and the next is asked for.
+    unplug_at_sync: Option<u64>,
     operations: u64,
     syncs: u64,
 }
@@ -61,18 +63,19 @@ impl SimDisk {
     }
 
     /// Pulls the plug, and returns the disk as it is found afterwards: all that was synced, a random
-    /// part of what was not, and one of those writes cut short. This one fails from now on.
+    /// part of what was not, and at times one of those writes cut short. This one fails from now on.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let chance = Entropy::from_u64(seed).stream("crash");
         let mut disk = self.disk();
         disk.unplugged = true;
         let mut left = disk.durable.clone();
-        let torn = chance.below(disk.unsynced.len() as u64 + 1) as usize;
-        let survival = chance.below(5) as f64 / 4.0;
+        let torn = chance.chance(0.5).then(|| chance.below(disk.unsynced.len() as u64) as usize);
+        // From none to all of them, so that each extreme comes often enough.
+        let survival = chance.below(4) as f64 / 3.0;
         for (index, change) in disk.unsynced.iter().enumerate() {
             if chance.chance(survival) {
-                let torn = index == torn;
+                let torn = torn == Some(index);
                 change.apply(&mut left, |len| if torn { chance.below(len as u64) as usize } else { len });
             }
         }
@@ -84,6 +87,12 @@ impl SimDisk {
     pub fn unplug_after(&self, operations: u64) {
         let mut disk = self.disk();
         disk.unplug_at = Some(disk.operations + operations);
+    }
+
+    /// The plug is pulled by itself at the next sync but `syncs`: everything is written, nothing is sure.
+    pub fn unplug_at_sync(&self, syncs: u64) {
+        let mut disk = self.disk();
+        disk.unplug_at_sync = Some(disk.syncs + syncs);
     }
 
     /// Another disk with the same content, all of it synced.
@@ -136,8 +145,9 @@ enum Operation {
 impl Disk {
     fn permit(&mut self, operation: &Operation) -> io::Result<()> {
         self.operations += 1;
-        if self.unplugged || self.unplug_at.is_some_and(|at| self.operations > at) {
-            self.unplugged = true;
+        self.unplugged |= self.unplug_at.is_some_and(|at| self.operations > at);
+        self.unplugged |= matches!(operation, Operation::Sync) && self.unplug_at_sync == Some(self.syncs);
+        if self.unplugged {
             return Err(io::Error::other("the disk is gone"));
         }
         let fault = if self.operations > self.fault_after { self.fault } else { DiskFault::None };

@@ -37,7 +37,7 @@ async fn triples(store: &EmbeddedStore) -> BTreeMap<u64, String> {
 /// Goal: whatever was acknowledged before the power failed is there afterwards, and nothing by halves.
 ///
 /// Method: concurrent commits to an embedded store on a simulated disk; the plug is pulled after a
-/// random number of the disk's operations, before the database is dropped (dropping it would end it
+/// random number of the disk's operations or at a sync, before the database is dropped (dropping it would end it
 /// in good order); the disk loses and tears what was not synced; the store is opened from what is left.
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_power_failure_whole() {
@@ -72,7 +72,7 @@ async fn what_was_acknowledged_survives_a_power_failure_whole() {
     // The crashes really cut something, at moments where it could have gone either way.
     assert!(unsynced > 100, "only {unsynced} writes were at risk");
     assert!(lost_unacknowledged > 50, "only {lost_unacknowledged} writes were lost");
-    assert!(survived_unacknowledged > 0, "no write survived unacknowledged");
+    assert!(survived_unacknowledged > 20, "only {survived_unacknowledged} writes survived unacknowledged");
 }
 
 /// What was acknowledged and what was asked for, by slot.
@@ -81,7 +81,11 @@ async fn commits_until_the_plug_is_pulled(
     disk: &SimDisk,
     chance: &Entropy,
 ) -> (BTreeMap<u64, String>, BTreeMap<u64, String>) {
-    disk.unplug_after(1 + chance.below(120));
+    if chance.chance(0.3) {
+        disk.unplug_at_sync(chance.below(4));
+    } else {
+        disk.unplug_after(1 + chance.below(120));
+    }
     let (tasks, mut waiting, mut asked) = (Tasks::default(), Vec::new(), BTreeMap::new());
     for slot in 0..10 + chance.below(20) {
         let size = if chance.chance(0.2) { 20_000 } else { 100 };
