@@ -6,7 +6,7 @@ use fusion_protocol::conversation::{Activity, PeerLookup, PeerState};
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::{Address, Url, limits};
 
-use super::{Asked, Conversations, Facts, Known, PairCase};
+use super::{Asked, Conversations, Facts, PairCase};
 use crate::event::{Answer, Call, EventId};
 
 /// The last word of each reading, from the calls after [`crate::event::Phase::Quiescent`] began.
@@ -64,7 +64,7 @@ impl<'h> Finals<'h> {
     }
 
     /// The conversation that both members' look-ups agree on; when nobody looked it up, the only one that
-    /// is not known to have lost.
+    /// is not known to have lost, if it is known to be bound.
     #[must_use]
     pub fn winner_of(&self, case: &PairCase<'h>, known: &Conversations<'h>) -> Option<&'h str> {
         let (one, other) = case.pair;
@@ -78,9 +78,10 @@ impl<'h> Finals<'h> {
             let agreed = found.iter().all(|url| url == first);
             return first.filter(|url| agreed && case.conversations.contains(url));
         }
-        let lost = |url: &str| known.named(url).is_some_and(Known::is_superseded);
-        let mut left = case.conversations.iter().filter(|url| !lost(url));
-        left.next().filter(|_| left.next().is_none()).copied()
+        let of_pair = case.conversations.iter().filter_map(|url| known.named(url));
+        let mut left = of_pair.filter(|known| !known.is_superseded());
+        let only = left.next().filter(|_| left.next().is_none())?;
+        only.bound.map(|_| only.url.as_str())
     }
 
     /// The conversations that nobody may overlook: all but those that lost a race, or may have.

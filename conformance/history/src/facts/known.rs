@@ -113,7 +113,21 @@ impl<'h> Conversations<'h> {
                 known.created.get_or_insert(at);
             }
         }
+        conversations.share_pairs();
         conversations
+    }
+
+    /// A winner is of the pair whose conversation gave way to it.
+    fn share_pairs(&mut self) {
+        let gave_way = |known: &Known<'h>| Some((known.superseded_by?.0, known.pair?, known.pair_key));
+        let winners: Vec<_> = self.by_url.values().filter_map(gave_way).collect();
+        for (winner, pair, key) in winners {
+            if let Some(known) = self.by_url.get_mut(winner.as_str()) {
+                known.kind.get_or_insert(Kind::OneToOne);
+                known.pair.get_or_insert(pair);
+                known.pair_key = known.pair_key.or(key);
+            }
+        }
     }
 
     fn entry(&mut self, url: &'h Url, seen: EventId) -> &mut Known<'h> {

@@ -82,7 +82,7 @@ fn judge_receiver(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebo
         case.violated("unbound-received", statement, [id]);
     }
     if let (Some(end), Some(last_us)) = (legs.ends.get(&media.leg), media.last_received_us)
-        && last_us > end.at_us + GRACE_US
+        && last_us > end.at_us.saturating_add(GRACE_US)
     {
         let late = millis(last_us - end.at_us);
         let statement = format!("a leg of {locus}, call {instance}, received media {late} ms after its end");
@@ -111,7 +111,7 @@ fn judge_sources(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Caseboo
         let ends: Option<Vec<End>> =
             entitled.iter().map(|sender| legs.ends.get(&sender.leg).copied()).collect();
         let last_end = ends.and_then(|ends| ends.into_iter().max_by_key(|end| end.at_us));
-        if let Some(end) = last_end.filter(|end| source.last_us > end.at_us + GRACE_US) {
+        if let Some(end) = last_end.filter(|end| source.last_us > end.at_us.saturating_add(GRACE_US)) {
             let late = millis(source.last_us - end.at_us);
             let statement = format!("packets of a leg of {locus} were forwarded {late} ms after its end");
             case.violated("sent-after-the-end", statement, [end.seen, id]);

@@ -75,7 +75,8 @@ fn judge_page(
     if !activities.is_empty() {
         case.reached();
     }
-    for (activity, due) in activities.iter().zip(after.saturating_add(1)..) {
+    for (place, activity) in activities.iter().enumerate() {
+        let due = after.saturating_add(1).saturating_add(place as u64);
         if activity.seq.0 != due {
             let found = activity.seq;
             let statement = format!("a page of {stream} after {after} has seq {found} where {due} is due");

@@ -1,6 +1,7 @@
 //! RDV-003: both ways of finding a conversation.
 
 use fusion_protocol::Address;
+use fusion_protocol::conversation::Kind;
 use fusion_protocol::mercury::EventType;
 
 use crate::event::EventId;
@@ -50,13 +51,23 @@ fn judge_index(facts: &Facts<'_>, known: &Known<'_>, member: &Address, case: &mu
         Some(index) if index.failed => return case.inconclusive("an index at rest was not answered"),
         _ => return case.not_observed("nobody read a participant's index once nothing moved any more"),
     };
-    case.reached();
-    let conversations = facts.conversations();
-    let same_pair = |url: &&str| {
-        let pair = conversations.named(url).and_then(|entry| entry.pair);
-        pair.is_some() && pair == known.pair
+    let entry = |url: &&str| facts.conversations().named(url);
+    let is_there = index.entries.contains_key(known.url.as_str())
+        || index
+            .entries
+            .keys()
+            .filter_map(entry)
+            .any(|entry| entry.pair.is_some() && entry.pair == known.pair);
+    // An entry does not say who the other is, so any 1:1 that nobody looked at may be the winner.
+    let may_be_there = || {
+        let one_to_one = |entry: &&Known<'_>| entry.kind == Some(Kind::OneToOne) && entry.pair.is_none();
+        known.pair.is_some() && index.entries.keys().filter_map(entry).any(|entry| one_to_one(&entry))
     };
-    if !index.entries.contains_key(known.url.as_str()) && !index.entries.keys().any(same_pair) {
+    if !is_there && may_be_there() {
+        return case.not_observed("with whom a conversation in an index is");
+    }
+    case.reached();
+    if !is_there {
         let statement = format!("{} is not in the index of its participant {}", known.url, member.as_str());
         case.violated("not-in-index", statement, index.events.iter().copied().chain([known.seen]));
     }
@@ -101,6 +112,7 @@ mod tests {
         story.creates("alice", "bob", &url, Provisional);
         story.is_told_of("bob", &url, 1);
         story.comes_to_rest();
+        story.finds("bob", "alice", &url);
         story.has_in_index("alice", &[&url]);
         story.has_in_index("bob", &[&url]);
         let verdict = FoundBothWays.judge(story.told());
