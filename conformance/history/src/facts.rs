@@ -1,7 +1,7 @@
 //! A history, sorted once for all judges: who asked what and got which answer, what is known of each
 //! conversation, and what was read when nothing moved any more.
 //!
-//! Not responsible for what must hold ([`crate::judges`]).
+//! Not responsible for what must hold ([`mod@crate::judges`]).
 
 mod devices;
 mod finals;

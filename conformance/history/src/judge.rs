@@ -2,7 +2,7 @@
 //!
 //! A judge is a pure function of a history: it holds one requirement of SPEC against what was observed.
 //! It never guesses: without the evidence it needs it answers *unknown* and says what is missing, and it
-//! counts the cases it really had to judge. The judges themselves are in [`crate::judges`].
+//! counts the cases it really had to judge. The judges themselves are in [`mod@crate::judges`].
 
 use std::collections::BTreeSet;
 use std::fmt;
