@@ -101,7 +101,7 @@ async fn logged(
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let method = request.method().clone();
     let started = host.clock.now();
-    let mut response = next.run(request).await;
+    let mut response = in_our_words(next.run(request).await);
     let took_us = (host.clock.now() - started).as_micros() as u64;
     let status = response.status().as_u16();
     let level = if status >= 500 { Level::Warn } else { Level::Debug };
@@ -112,6 +112,17 @@ async fn logged(
     );
     if let Ok(name) = HeaderValue::from_str(&host.name) {
         response.headers_mut().insert(fusion_protocol::headers::CLUSTER, name);
+    }
+    response
+}
+
+/// axum's own extractors (a path, a query) refuse in plain text; here every refusal is a problem.
+fn in_our_words(response: Response) -> Response {
+    let text = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.to_str().is_ok_and(|media_type| media_type.starts_with("text/plain"))
+    });
+    if text && response.status().is_client_error() {
+        return Refusal::from(Code::BadRequest).into_response();
     }
     response
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::rows::{self, Committed, Loaded};
 use crate::users::{self, UserRow};
-use crate::{Cluster, StartError, mercury};
+use crate::{Cluster, StartError, locus, mercury};
 
 /// How many notes are looked at together at the start.
 const PAGE: usize = 256;
@@ -43,6 +43,7 @@ pub(super) async fn finish(cluster: &Cluster, user: &Address) -> Result<(), Prob
     }
     // Objects homed here live on while a participant does, and pair slots stay (CNV-003).
     mercury::erase(cluster, user).await?;
+    locus::erase(cluster, user).await?;
     let mut batch = Batch::default();
     batch.delete(note.key().clone());
     let _ = rows::commit(&*cluster.host.store, batch).await?;

@@ -58,7 +58,7 @@ async fn user(
 async fn resolved(State(cluster): State<Cluster>, Path(user): Path<String>, caller: UserCaller) -> Answer {
     let user = address(&user)?;
     own_user(&cluster, &caller)?;
-    Ok(reply::json(StatusCode::OK, &resolve::resolve(&cluster, &user).await?))
+    Ok(reply::json(StatusCode::OK, &resolve(&cluster, &user).await?))
 }
 
 /// MAP-012: from the domain only, the same for users that exist and users that do not.

@@ -130,3 +130,19 @@ async fn a_new_person_at_an_old_address_is_found_by_asking_again() {
     let again = resolve_again(world.cluster("a"), &bob.user).await.unwrap();
     assert_eq!(again.record.incarnation, incarnation);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_refused_with_a_problem() {
+    let world = World::new(&["a"]).await;
+    let alice = world.user("a", "alice@a.example").await;
+    let token = world.token("a", &alice);
+    for (path, expected) in [
+        ("/v1/users/%ff%fe", "bad-request"),
+        ("/v1/users/alice", "unprocessable"),
+        ("/v1/users/alice%40a.example?reach=x&reach=y", "bad-request"),
+        ("/v1/nothing", "not-found"),
+    ] {
+        let (status, body) = world.get("a", Service::Users, path, &token).await;
+        assert!(status.is_client_error() && body["code"] == expected, "{path} {status} {body}");
+    }
+}
