@@ -47,7 +47,13 @@ impl Judge for OnePerPair {
                 _ => {}
             }
         }
+        let deleted = facts.deprovisioned();
         for pair in facts.conversations().pairs() {
+            let may_be_others = deleted.contains(pair.pair.0) || deleted.contains(pair.pair.1);
+            if may_be_others && !all_keys_known(facts, &pair) {
+                case.not_observed("whether it is the same people as before at a pair's addresses");
+                continue;
+            }
             let creations = creations.get(&pair.pair).map(Vec::as_slice).unwrap_or_default();
             let live = live(facts, &pair);
             if creations.iter().filter(|asked| asked.answer().is_some()).count() > 1 || !live.is_empty() {
@@ -82,6 +88,11 @@ fn judge_fixed(asked: &Asked<'_>, verb: &str, case: &mut Casebook) {
         let statement = format!("{verb} was accepted by a 1:1 conversation, whose members are fixed");
         case.violated(&format!("members-changed-by-{verb}"), statement, asked.events());
     }
+}
+
+fn all_keys_known(facts: &Facts<'_>, pair: &PairCase<'_>) -> bool {
+    let mut known = pair.conversations.iter().filter_map(|url| facts.conversations().named(url));
+    known.all(|known| known.pair_key.is_some())
 }
 
 /// Each live conversation of a pair when nothing moves any more, and where that was seen.
