@@ -121,3 +121,38 @@ fn read(answer: Response<Bytes>) -> Result<Bytes, PeerError> {
 fn refused(code: Code) -> PeerError {
     PeerError::Refused(Box::new(code.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::World;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_never_sent_outside_the_federation() {
+        let world = World::new(&["a"]).await;
+        let evil = [
+            "https://a-conv.provider.example.evil.test/",
+            "https://user@clustermap.provider.example/",
+            "https://clustermap.provider.example.evil.test/",
+            "https://portal.provider.example/",
+            "https://10.0.0.97/",
+            "http://a-conv.provider.example/",
+        ];
+        for url in evil {
+            let answer = call(world.cluster("a"), Method::POST, &url.parse().unwrap(), &()).await;
+            let Err(PeerError::Refused(problem)) = answer else { panic!("{url}: {answer:?}") };
+            assert_eq!(problem.code, Code::UntrustedUrl, "{url}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_at_home_and_a_page_that_is_no_problem_are_unreachable() {
+        let world = World::new(&["a", "b"]).await;
+        world.cut("b");
+        for cluster in ["b", "z"] {
+            let url = world.url(cluster, fusion_protocol::Service::Conv, "/v1/x");
+            let answer = call(world.cluster("a"), Method::POST, &url, &()).await;
+            assert!(matches!(answer, Err(PeerError::Unreachable)), "{answer:?}");
+        }
+    }
+}

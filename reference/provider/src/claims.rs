@@ -53,7 +53,7 @@ pub(crate) async fn find(provider: &Shared, domain: &Domain) -> Result<ClaimRow,
 /// The version of the map now.
 pub(crate) async fn version(provider: &Shared) -> Result<Count, Problem> {
     let rows = get(provider, &[version_key()]).await?;
-    Ok(rows.first().and_then(Option::as_ref).map(read).transpose()?.unwrap_or_default())
+    version_of(rows.first().and_then(Option::as_ref))
 }
 
 /// What changed after a version, in order, at most `limit`, and the version that a replica has then.
@@ -111,7 +111,7 @@ async fn change(provider: &Shared, domain: &Domain, event: Event) -> Result<Clai
     loop {
         let rows = get(provider, &[version_key(), claim_key(domain)]).await?;
         let [map, held] = &rows[..] else { return Err(Code::Internal.into()) };
-        let version: Count = map.as_ref().map(read).transpose()?.unwrap_or_default();
+        let version = version_of(map.as_ref())?;
         let before: ClaimRow = held.as_ref().map(read).transpose()?.unwrap_or_default();
         let mut after = before.clone();
         if step(provider, domain, &mut after.claim, event.clone())? == Effect::Nothing {
@@ -173,6 +173,11 @@ fn told(provider: &Shared, domain: &Domain, row: &ClaimRow) {
             detail: json!({ "org": org, "clusters": clusters, "version": row.version }),
         });
     }
+}
+
+/// The empty map is a version too: 0 is what a replica has that has never seen a map.
+fn version_of(row: Option<&Row>) -> Result<Count, Problem> {
+    row.map_or(Ok(Count(1)), read)
 }
 
 async fn get(provider: &Shared, keys: &[Key]) -> Result<Vec<Option<Row>>, Problem> {

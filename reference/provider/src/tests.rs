@@ -206,7 +206,7 @@ async fn a_claimed_domain_is_known_everywhere_at_once() {
     let (status, record) = world.claim("org-b", claim("B.example", "org-b", &["b"])).await;
     assert_eq!(
         (status, &record["domain"], &record["version"]),
-        (StatusCode::OK, &json!("b.example"), &json!("2"))
+        (StatusCode::OK, &json!("b.example"), &json!("3"))
     );
     world.wait(1).await;
     assert_eq!(world.servers("a", "b.example").await, ["b", "c"], "the long poll was answered");
@@ -226,7 +226,7 @@ async fn a_released_domain_is_forgotten_and_can_be_claimed_by_another() {
     let (status, body) = world.domain("first.example").await;
     assert_eq!(
         (status, &body["code"], &body["version"]),
-        (StatusCode::NOT_FOUND, &json!("domain-unclaimed"), &json!("2"))
+        (StatusCode::NOT_FOUND, &json!("domain-unclaimed"), &json!("3"))
     );
     assert_eq!(world.claim("org-b", claim("first.example", "org-b", &["b"])).await.0, StatusCode::OK);
 }
@@ -310,4 +310,15 @@ async fn the_log_names_routes_and_no_domain() {
     let lines = world.lines.0.lock().unwrap().join("\n");
     assert!(lines.contains("/v1/domains/{domain}"));
     assert!(!lines.contains("very-private"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_without_claims_is_a_map() {
+    let mut world = World::new().await;
+    world.stores.insert("empty", MemoryStore::new());
+    let host = world.host("empty");
+    let config = ProviderConfig::new(world.template.clone(), vec![name("c")]);
+    let provider = Provider::start(host, config).await.unwrap();
+    let feed = crate::feed::after(&provider.0, fusion_protocol::Count(0), 20).await.unwrap();
+    assert_eq!((feed.version.0, feed.changes.len()), (1, 0), "told at once, so that a cluster knows");
 }
