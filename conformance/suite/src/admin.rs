@@ -8,9 +8,10 @@ use fusion_history::{Call, Recorder};
 use fusion_protocol::auth::GRANT_ASSERTION;
 use fusion_protocol::map::{Claim, DomainRecord};
 use fusion_protocol::provisioning::{MEDIA_TYPE, SCHEMA_USER, ScimUser};
-use fusion_protocol::{Address, ClusterName, Domain, Service, Url};
+use fusion_protocol::{Address, ClusterName, Code, Domain, Service, Url};
 use fusion_runtime::Host;
 use http::Method;
+use serde::Deserialize;
 
 use crate::device::scribe::{Scribe, Tried};
 use crate::device::tokens::ask_token;
@@ -28,6 +29,13 @@ pub struct Admin {
     patience: Patience,
     token: Arc<Mutex<Option<Held>>>,
     operation: Option<Arc<str>>,
+}
+
+/// A list as SCIM answers it (RFC 7644, 3.4.2).
+#[derive(Deserialize)]
+struct Found {
+    #[serde(default, rename = "Resources")]
+    resources: Vec<ScimUser>,
 }
 
 struct Held {
@@ -106,8 +114,27 @@ impl Admin {
         let key = self.wire.host.entropy.uuid().to_string();
         let ask = self.scim(Method::POST, "/scim/v2/Users").key(key);
         let ask = ask.json(&body).media_type(MEDIA_TYPE);
-        let tried = Tried::once(self.call(ask).await.and_then(|reply| reply.json::<ScimUser>()));
-        self.scribe.end(invoked, tried, |_| Answer::Provisioned { incarnation: None })
+        let (answer, tries) = self.call_counted(ask).await;
+        let mut made = answer.and_then(|reply| reply.json::<ScimUser>());
+        // It was made at a try whose answer was lost.
+        if tries > 1
+            && made.as_ref().is_err_and(|failure| failure.code() == Some(Code::AlreadyExists))
+            && let Ok(Some(known)) = self.find(user).await
+        {
+            made = Ok(known);
+        }
+        self.scribe.end(invoked, Tried::once(made), |_| Answer::Provisioned { incarnation: None })
+    }
+
+    /// The record of an address, by SCIM's filter; `None` when there is none.
+    ///
+    /// # Errors
+    /// As the cluster refuses.
+    pub async fn find(&self, user: &Address) -> Result<Option<ScimUser>, Failure> {
+        let mut url = self.url("/scim/v2/Users");
+        url.query_pairs_mut().append_pair("filter", &format!("userName eq \"{}\"", user.as_str()));
+        let found: Found = self.call(Ask::new(Method::GET, url)).await?.json()?;
+        Ok(found.resources.into_iter().next())
     }
 
     /// A user's record, by SCIM's id.
@@ -194,9 +221,18 @@ impl Admin {
 
     /// SCIM's calls may be repeated: a POST by its key, the others by their nature.
     async fn call(&self, ask: Ask) -> Result<Reply, Failure> {
+        self.call_counted(ask).await.0
+    }
+
+    /// The same, and how often it was sent.
+    async fn call_counted(&self, ask: Ask) -> (Result<Reply, Failure>, u32) {
         let mut tries = 1;
         loop {
-            let ask = ask.clone().token(self.token().await?);
+            let token = match self.token().await {
+                Ok(token) => token,
+                Err(failure) => return (Err(failure), tries),
+            };
+            let ask = ask.clone().token(token);
             let answer = self.wire.send(&ask, self.patience.timeout).await;
             let pause = match &answer {
                 Ok(reply) if reply.status == 401 && tries == 1 => {
@@ -206,11 +242,11 @@ impl Admin {
                 Ok(reply) if matches!(reply.status, 429 | 503) => {
                     Duration::from_secs(reply.refusal().retry_after.unwrap_or(1)).min(self.patience.wait_max)
                 }
-                Ok(reply) => return reply.success().map(|()| reply.clone()),
+                Ok(reply) => return (reply.success().map(|()| reply.clone()), tries),
                 Err(_) => self.patience.backoff * (1 << tries.min(8)),
             };
             if tries >= self.patience.tries_max {
-                return answer.and_then(|reply| reply.success().map(|()| reply));
+                return (answer.and_then(|reply| reply.success().map(|()| reply)), tries);
             }
             tries += 1;
             self.wire.host.clock.sleep(pause).await;

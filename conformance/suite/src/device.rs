@@ -31,6 +31,7 @@ pub use failure::{Failure, Refused};
 pub use locus::{KeepAlive, expect};
 pub use media::{MediaLeg, bind_with};
 pub use mercury::{Acks, Heard, Received, Session};
+pub(crate) use tokens::exchange_form;
 pub use wire::{Ask, Reply};
 
 use crate::Target;

@@ -8,8 +8,15 @@
 //! implementation it can say of any.
 
 pub mod admin;
+pub mod catalogue;
+pub mod check;
+pub mod checks;
+mod crew;
 pub mod device;
 pub mod jws;
+pub mod report;
+pub mod run;
+mod stage;
 pub mod target;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -17,4 +24,6 @@ pub mod transcript;
 
 pub use admin::Admin;
 pub use device::{Device, Failure, Patience, Refused};
+pub use report::Report;
+pub use run::{Options, Progress, run, run_recorded};
 pub use target::Target;

@@ -172,6 +172,31 @@ impl Target {
         self.orgs.get_key_value(&found.org).map(|(name, org)| (name.as_str(), org))
     }
 
+    /// Whether a private org runs `cluster`.
+    #[must_use]
+    pub fn is_private(&self, cluster: &ClusterName) -> bool {
+        self.org_of(cluster).is_some_and(|(_, org)| org.role == OrgRole::Private)
+    }
+
+    /// One cluster with test users for each org that has one: private orgs first.
+    #[must_use]
+    pub fn peopled(&self) -> Vec<ClusterName> {
+        let mut orgs: Vec<&str> = Vec::new();
+        let mut peopled = Vec::new();
+        for cluster in self.private_clusters().chain(self.consumer_clusters()) {
+            let keys = self
+                .orgs
+                .get(&cluster.org)
+                .is_some_and(|org| org.identity.is_some() && !org.domains.is_empty());
+            let ready = self.users.iter().any(|user| user.cluster == cluster.name);
+            if (keys || ready) && !orgs.contains(&cluster.org.as_str()) {
+                orgs.push(&cluster.org);
+                peopled.push(cluster.name.clone());
+            }
+        }
+        peopled
+    }
+
     /// An assertion that logs `user` in at `cluster`; `None` when the target has neither a key of the
     /// cluster's org nor a ready-made one.
     #[must_use]
@@ -213,7 +238,8 @@ impl Target {
     }
 }
 
-fn claims(
+/// What an identity provider vouches for, good from now on.
+pub(crate) fn claims(
     host: &Host,
     provider: &IdentityProvider,
     audience: String,

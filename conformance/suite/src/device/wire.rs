@@ -232,6 +232,7 @@ fn foreign_code(body: &[u8]) -> Option<Code> {
     let body: Value = serde_json::from_slice(body).ok()?;
     match body.get("error")?.as_str()? {
         "invalid_grant" => Some(Code::InvalidGrant),
+        "invalid_target" => Some(Code::UntrustedUrl),
         "unsupported_grant_type" => Some(Code::UnsupportedGrant),
         "invalid_request" => Some(Code::BadRequest),
         "invalid_client" | "unauthorized_client" => Some(Code::Unauthorized),

@@ -1,0 +1,334 @@
+//! A run: who answers, then every check on its own stage, then the judges, then cleaning up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fusion_history::event::{World, WorldCluster};
+use fusion_history::{Body, Phase, Recorder, judge_all};
+use fusion_protocol::auth::{Metadata, issuer};
+use fusion_protocol::{ClusterName, Service};
+use fusion_runtime::Host;
+use futures_util::StreamExt as _;
+use http::Method;
+use tokio::sync::watch;
+
+use crate::catalogue::{CheckEntry, catalogue};
+use crate::check::{Check, Observation, Verdict};
+use crate::checks::checks;
+use crate::crew::Crew;
+use crate::device::wire::Wire;
+use crate::device::{Ask, Failure};
+use crate::report::{CheckReport, ClusterHealth, Conclusion, Report};
+use crate::stage::Stage;
+use crate::target::{OrgRole, Target};
+
+/// How long a cluster may take to say who it is, before the checks begin.
+const HELLO: Duration = Duration::from_secs(3);
+/// How many events of a run are kept for its judges.
+const EVENTS_MAX: u64 = 500_000;
+
+/// How a run is done.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which checks, by pattern: an id, or with `*` for anything; `LOC` is `LOC*`. Empty: all.
+    pub only: Vec<String>,
+    /// How many checks are under way at a time.
+    pub at_once: usize,
+    /// How many times its own limit a check may take: for slow networks.
+    pub patience: u32,
+    /// Turns true when the run is to end: checks under way stop, and what was made is taken away.
+    pub stop: watch::Receiver<bool>,
+    /// What the history says of where it takes place: `live`, `fabric` and so on.
+    pub engine: String,
+}
+
+/// What happens while a run goes on.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// So many checks are going to be made.
+    Planned(usize),
+    /// A check has begun.
+    Started(&'static str),
+    /// A check has ended.
+    Finished(Box<CheckReport>),
+    /// The checks are over; what they made is taken away.
+    CleaningUp,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let (_, stop) = watch::channel(false);
+        Self { only: Vec::new(), at_once: 8, patience: 1, stop, engine: "live".to_owned() }
+    }
+}
+
+/// Checks `target` from `host`, and tells `progress` about it.
+pub async fn run(
+    host: &Host,
+    target: Arc<Target>,
+    options: &Options,
+    progress: impl Fn(Progress) + Send + Sync,
+) -> Report {
+    let recorder = Recorder::with_budget(EVENTS_MAX);
+    run_recorded(host, target, options, &recorder, progress).await
+}
+
+/// The same, with the history in the caller's hand: an engine adds what it sees of its own world.
+pub async fn run_recorded(
+    host: &Host,
+    target: Arc<Target>,
+    options: &Options,
+    recorder: &Recorder,
+    progress: impl Fn(Progress) + Send + Sync,
+) -> Report {
+    let began = host.clock.now();
+    let started = host.clock.wall().to_string();
+    let crew = Arc::new(Crew::new(host.clone(), target.clone(), recorder.clone()));
+    recorder.record(began, "suite", None, Body::World(world(&target, &options.engine)));
+    recorder.record(began, "suite", None, Body::Phase { phase: Phase::Act });
+    let clusters = health(host, &target).await;
+    let planned: Vec<(usize, Check)> =
+        checks().into_iter().enumerate().filter(|(_, check)| selected(check.id, &options.only)).collect();
+    progress(Progress::Planned(planned.len()));
+    let nobody = clusters.iter().all(|health| health.trouble.is_some());
+    let checks = if nobody {
+        planned.iter().map(|(_, check)| unreachable(check)).collect()
+    } else {
+        play(&crew, &planned, options, &progress).await
+    };
+    recorder.record(host.clock.now(), "suite", None, Body::Phase { phase: Phase::End });
+    let judges = judge_all(&recorder.snapshot());
+    progress(Progress::CleaningUp);
+    let left_behind = crew.clean_up().await;
+    let mut report = Report {
+        target: target.name.clone(),
+        run: crew.run.clone(),
+        suite: env!("CARGO_PKG_VERSION").to_owned(),
+        started,
+        took_us: (host.clock.now() - began).as_micros() as u64,
+        clusters,
+        checks,
+        judges,
+        requirements: Vec::new(),
+        left_behind,
+        interrupted: *options.stop.borrow(),
+        conclusion: Conclusion::Incomplete,
+    };
+    report.conclude();
+    report
+}
+
+/// The checks that `patterns` choose, with their entries, in the catalogue's order.
+#[must_use]
+pub fn chosen(patterns: &[String]) -> Vec<(Check, &'static CheckEntry)> {
+    let chosen = checks().into_iter().filter(|check| selected(check.id, patterns));
+    chosen.map(|check| (check, check.entry())).collect()
+}
+
+/// Plays the checks, a few at a time, and answers in the catalogue's order.
+async fn play(
+    crew: &Arc<Crew>,
+    planned: &[(usize, Check)],
+    options: &Options,
+    progress: &(impl Fn(Progress) + Send + Sync),
+) -> Vec<CheckReport> {
+    let playing = planned.iter().map(|&(number, check)| async move {
+        if *options.stop.borrow() {
+            return (number, interrupted(&check));
+        }
+        progress(Progress::Started(check.id));
+        let report = perform(crew, check, number, options).await;
+        progress(Progress::Finished(Box::new(report.clone())));
+        (number, report)
+    });
+    let mut reports: Vec<_> =
+        futures_util::stream::iter(playing).buffer_unordered(options.at_once.max(1)).collect().await;
+    reports.sort_by_key(|(number, _)| *number);
+    reports.into_iter().map(|(_, report)| report).collect()
+}
+
+/// One check from its opening to its verdict.
+async fn perform(crew: &Arc<Crew>, check: Check, number: usize, options: &Options) -> CheckReport {
+    let clock = &crew.host.clock;
+    let began = clock.now();
+    if let Some((verdict, why)) = check.obstacle(&crew.target) {
+        return report(
+            &check,
+            verdict,
+            vec![observation("not-checked", verdict, why, began)],
+            Duration::ZERO,
+        );
+    }
+    let stage = Arc::new(Stage::new(crew.clone(), &check, number));
+    // A task of its own, so that a panic costs one check.
+    let playing = {
+        let (stage, clock, mut stop) = (stage.clone(), clock.clone(), options.stop.clone());
+        let limit = check.limit() * options.patience.max(1);
+        crew.host.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = told_to_stop(&mut stop) => None,
+                ended = clock.timeout(limit, (check.body)(&stage)) => Some(ended),
+            }
+        })
+    };
+    let ended = playing.join().await;
+    let now = clock.now();
+    let (mut observations, transcript) = stage.clear();
+    match ended {
+        Some(Some(Ok(_))) => {}
+        Some(Some(Err(_))) => {
+            let text =
+                format!("not over after {} s", check.limit_seconds * u64::from(options.patience.max(1)));
+            observations.push(observation("out-of-time", Verdict::Inconclusive, text, now));
+        }
+        Some(None) => {
+            let text = "the run was interrupted".to_owned();
+            observations.push(observation("interrupted", Verdict::Inconclusive, text, now));
+        }
+        None => {
+            let text = "the check panicked".to_owned();
+            observations.push(observation("panicked", Verdict::Error, text, now));
+        }
+    }
+    let verdict = Verdict::of(&observations);
+    let mut report = report(&check, verdict, observations, now.saturating_sub(began));
+    if !verdict.is_fine() {
+        report.exchanges = transcript.exchanges();
+    }
+    report
+}
+
+/// Ends when the run is to be stopped; never when nobody can stop it any more.
+async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Asks each cluster who it is.
+async fn health(host: &Host, target: &Arc<Target>) -> Vec<ClusterHealth> {
+    let wire = Wire::new(host.clone(), target.clone(), "suite".into());
+    let asking = target.clusters.iter().map(|cluster| {
+        let wire = wire.clone();
+        async move {
+            let trouble = hello(&wire, &cluster.name).await.err();
+            ClusterHealth { cluster: cluster.name.to_string(), trouble }
+        }
+    });
+    futures_util::stream::iter(asking).buffered(16).collect().await
+}
+
+async fn hello(wire: &Wire, cluster: &ClusterName) -> Result<(), String> {
+    let template = &wire.target.template;
+    let url = template.url(cluster, Service::Auth, "/.well-known/oauth-authorization-server");
+    let reply = wire.send(&Ask::new(Method::GET, url), HELLO).await.map_err(|failure| failure.to_string())?;
+    let metadata: Metadata = reply.json().map_err(|failure| match failure {
+        Failure::Refused(refused) => format!("its authorisation server says {}", refused.status),
+        _ => "it does not speak the protocol: its authorisation server's metadata is unreadable".to_owned(),
+    })?;
+    let expected = issuer(template, cluster);
+    match metadata.issuer == expected {
+        true => Ok(()),
+        false => Err(format!("it is somebody else: its issuer is not {expected}")),
+    }
+}
+
+fn world(target: &Target, engine: &str) -> World {
+    let clusters = target.clusters.iter().map(|cluster| WorldCluster {
+        name: cluster.name.clone(),
+        org: match target.is_private(&cluster.name) {
+            true => cluster.org.clone(),
+            false => "consumer".to_owned(),
+        },
+        data_center: cluster.name.to_string(),
+        hosts: vec![cluster.name.to_string()],
+    });
+    let claimed = target.orgs.iter().filter(|(_, org)| org.role == OrgRole::Private);
+    let domains =
+        claimed.flat_map(|(name, org)| org.domains.iter().map(move |it| (it.clone(), name.clone())));
+    World {
+        engine: engine.to_owned(),
+        provider: Some(target.template.provider().clone()),
+        template: target.template.to_string(),
+        clusters: clusters.collect(),
+        domains: domains.collect(),
+        users: Vec::new(),
+        provider_hosts: vec!["provider".to_owned()],
+    }
+}
+
+fn selected(id: &str, patterns: &[String]) -> bool {
+    patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, id))
+}
+
+/// `*` stands for anything; a pattern without one is a beginning.
+fn matches(pattern: &str, id: &str) -> bool {
+    let (pattern, id) = (pattern.to_ascii_lowercase(), id.to_ascii_lowercase());
+    let Some((first, rest)) = pattern.split_once('*') else { return id.starts_with(&pattern) };
+    let Some(mut left) = id.strip_prefix(first) else { return false };
+    let pieces: Vec<&str> = rest.split('*').collect();
+    for (place, piece) in pieces.iter().enumerate() {
+        if place + 1 == pieces.len() {
+            return piece.is_empty() || left.ends_with(piece);
+        }
+        match left.find(piece) {
+            Some(at) => left = &left[at + piece.len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+fn report(check: &Check, verdict: Verdict, observations: Vec<Observation>, took: Duration) -> CheckReport {
+    let entry = check.entry();
+    CheckReport {
+        id: check.id.to_owned(),
+        title: entry.title.clone(),
+        requirements: entry.requirements.clone(),
+        level: catalogue().level_of(entry),
+        verdict,
+        observations,
+        took_us: took.as_micros() as u64,
+        exchanges: Vec::new(),
+    }
+}
+
+fn unreachable(check: &Check) -> CheckReport {
+    let text = "no cluster of the target answers".to_owned();
+    let seen = observation("unreachable", Verdict::Blocked, text, Duration::ZERO);
+    report(check, Verdict::Blocked, vec![seen], Duration::ZERO)
+}
+
+fn interrupted(check: &Check) -> CheckReport {
+    let text = "the run was interrupted before".to_owned();
+    let seen = observation("interrupted", Verdict::Inconclusive, text, Duration::ZERO);
+    report(check, Verdict::Inconclusive, vec![seen], Duration::ZERO)
+}
+
+fn observation(code: &str, verdict: Verdict, text: String, at: Duration) -> Observation {
+    Observation { code: code.to_owned(), verdict, text, at_us: at.as_micros() as u64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_choose_checks_by_beginning_or_by_star() {
+        assert!(matches("LOC", "LOC-003.glare"));
+        assert!(matches("loc-003.glare", "LOC-003.glare"));
+        assert!(matches("*glare", "LOC-003.glare"));
+        assert!(matches("L*3*e", "LOC-003.glare"));
+        assert!(matches("*", "LOC-003.glare"));
+        assert!(!matches("CNV", "LOC-003.glare"));
+        assert!(!matches("*glar", "LOC-003.glare"));
+        assert!(!matches("LOC*x*", "LOC-003.glare"));
+    }
+
+    #[test]
+    fn no_pattern_chooses_everything() {
+        assert_eq!(chosen(&[]).len(), catalogue().checks.len());
+        assert_eq!(chosen(&["SEC-003".to_owned()]).len(), 2);
+    }
+}
