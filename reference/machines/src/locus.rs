@@ -9,17 +9,20 @@
 use std::collections::BTreeMap;
 
 use fusion_protocol::conversation::Kind;
-use fusion_protocol::locus::{LocusState, ParticipantState, Reason, Replaces};
+use fusion_protocol::locus::{LocusState, MovedParticipant, ParticipantState, Reason, Replaces};
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Count, Url, Uuid};
 use serde::{Deserialize, Serialize};
 
+use step::Step;
+use view::leg_id;
 pub use view::{participant_id, register_takes};
 
 /// How many devices of one user can be in one call.
 pub const DEVICES_MAX: usize = 16;
-/// How many calls of lost conversations one call can replace; a pair has one other home at a time.
-const REPLACES_MAX: usize = 8;
+/// How many calls of lost conversations a locus takes over in its life; a pair has one other home at a
+/// time.
+const TAKEN_OVER_MAX: usize = 16;
 
 /// A locus as its home stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,8 @@ pub struct Locus {
     pub parties: BTreeMap<Address, Party>,
     /// The calls that go on in this one (LOC-004).
     pub replaces: Vec<Replaces>,
+    /// The calls that were ever taken over, so that none is taken over twice.
+    pub taken_over: Vec<Replaces>,
     /// The control interfaces of the relays that the call has used: the last carries its media now.
     pub relays: Vec<Url>,
     /// Whether calls take place here at all.
@@ -44,7 +49,7 @@ pub struct Locus {
 }
 
 /// Whether a locus is where its pair calls (LOC-004).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "place")]
 pub enum Place {
     /// It is.
@@ -53,6 +58,8 @@ pub enum Place {
     Moved {
         /// The call that was going on and goes on there.
         call: Option<Count>,
+        /// Who was in it.
+        joined: Vec<MovedParticipant>,
     },
 }
 
@@ -107,8 +114,8 @@ pub enum Event {
     Members(Vec<Address>),
     /// LOC-004: the conversation lost the race.
     Move,
-    /// LOC-004: a call of a lost conversation goes on here.
-    Replace(Replaces),
+    /// LOC-004: a call of a lost conversation goes on here, with those who were in it.
+    TakeOver(TakeOver),
     /// MED-004: a relay carries the call no more.
     RelayFailed {
         /// The call.
@@ -131,11 +138,29 @@ pub struct Join {
     pub expect: Count,
     /// The id of the leg that the device gets if it is new to the call.
     pub leg: Uuid,
-    /// The relay that carries the call if it starts now.
+    /// What a call that starts now starts with.
+    pub setting: Setting,
+}
+
+/// A call of a lost conversation goes on here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeOver {
+    /// The call, and who is in it.
+    pub call: Replaces,
+    /// What the ids of the legs are derived from.
+    pub seed: Uuid,
+    /// What a call that starts now starts with.
+    pub setting: Setting,
+}
+
+/// What a call starts with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The relay that carries it.
     pub relay: Option<Url>,
     /// The conversation's kind.
     pub kind: Kind,
-    /// The conversation's members.
+    /// The conversation's members: all of them are called.
     pub members: Vec<Address>,
 }
 
@@ -191,6 +216,7 @@ impl Default for Locus {
             kind: Kind::OneToOne,
             parties: BTreeMap::new(),
             replaces: Vec::new(),
+            taken_over: Vec::new(),
             relays: Vec::new(),
             place: Place::Here,
         }
@@ -217,7 +243,7 @@ impl Locus {
             Event::LeaseExpired { user, instance, device } => Ok(self.expire(&user, instance, &device)),
             Event::Members(members) => Ok(self.members(&members)),
             Event::Move => Ok(self.move_away()),
-            Event::Replace(replaces) => Ok(self.replace(replaces)),
+            Event::TakeOver(take_over) => Ok(self.take_over(take_over)),
             Event::RelayFailed { instance, from, to } => Ok(self.change_relay(instance, &from, to)),
         }
     }
@@ -261,18 +287,23 @@ impl Locus {
 
     fn start(&mut self, join: Join) -> Vec<Effect> {
         let mut step = Step::default();
-        self.instance = self.instance.next();
-        self.kind = join.kind;
-        self.relays = join.relay.into_iter().collect();
-        self.parties = join.members.into_iter().map(|user| (user, Party::notified())).collect();
-        for user in self.parties.keys().filter(|user| **user != join.user) {
-            step.tell(user, Some(EventType::LocusRinging));
-        }
+        self.begin(join.setting, &mut step);
         step.tell(&join.user, Some(EventType::LocusChanged));
         self.parties.entry(join.user).or_default().enter(join.device, join.leg);
         step.legs.push(Effect::OpenLeg(join.leg));
         self.enter(LocusState::Initializing, &mut step);
         step.into_effects()
+    }
+
+    /// The next call: everybody is rung.
+    fn begin(&mut self, setting: Setting, step: &mut Step) {
+        self.instance = self.instance.next();
+        self.kind = setting.kind;
+        self.relays = setting.relay.into_iter().collect();
+        self.parties = setting.members.into_iter().map(|user| (user, Party::notified())).collect();
+        for user in self.parties.keys() {
+            step.tell(user, Some(EventType::LocusRinging));
+        }
     }
 
     fn join_call(&mut self, join: Join) -> Result<Vec<Effect>, Refusal> {
@@ -292,15 +323,20 @@ impl Locus {
         // LOC-006: the user's other devices ring no more.
         let event = if was_rung { EventType::LocusAnsweredElsewhere } else { EventType::LocusChanged };
         step.tell(&join.user, Some(event));
+        self.connect(&mut step);
+        Ok(step.into_effects())
+    }
+
+    /// Somebody has joined: two make a call active.
+    fn connect(&mut self, step: &mut Step) {
         let connected = self.count(ParticipantState::Joined) >= 2;
         if connected && self.state == LocusState::Initializing {
             // Those who are still rung learn the state, quietly.
-            self.tell_rung(&mut step);
-            self.enter(LocusState::Active, &mut step);
+            self.tell_rung(step);
+            self.enter(LocusState::Active, step);
         } else {
-            self.enter(self.state, &mut step);
+            self.enter(self.state, step);
         }
-        Ok(step.into_effects())
     }
 
     fn decline(&mut self, user: &Address, instance: Count) -> Result<Vec<Effect>, Refusal> {
@@ -390,7 +426,7 @@ impl Locus {
         }
         let mut step = Step::default();
         let call = self.is_active().then_some(self.instance);
-        self.place = Place::Moved { call };
+        self.place = Place::Moved { call, joined: self.joined() };
         match call {
             // Nobody left and nobody missed it: the call goes on at the winner.
             Some(_) => self.end(None, None, &mut step),
@@ -399,14 +435,40 @@ impl Locus {
         step.into_effects()
     }
 
-    fn replace(&mut self, replaces: Replaces) -> Vec<Effect> {
-        if self.replaces.contains(&replaces) || self.replaces.len() >= REPLACES_MAX {
+    fn take_over(&mut self, take_over: TakeOver) -> Vec<Effect> {
+        let TakeOver { call, seed, setting } = take_over;
+        let shown = Replaces { joined: Vec::new(), ..call };
+        let room = self.taken_over.len() < TAKEN_OVER_MAX;
+        if self.place != Place::Here || self.taken_over.contains(&shown) || !room {
             return Vec::new();
         }
         let mut step = Step::default();
-        self.replaces.push(replaces);
+        self.taken_over.push(shown.clone());
+        let mut moved = call.joined;
+        moved.retain(|moved| setting.members.contains(&moved.user) && !moved.devices.is_empty());
+        if moved.is_empty() {
+            self.enter(self.state, &mut step);
+            return step.into_effects();
+        }
+        if !self.is_active() {
+            self.begin(setting, &mut step);
+            self.enter(LocusState::Initializing, &mut step);
+        }
+        self.replaces.push(shown);
+        for moved in moved {
+            // Those who move are in the call, whatever rang here before.
+            step.told.insert(moved.user.clone(), Some(EventType::LocusChanged));
+            let party = self.parties.entry(moved.user.clone()).or_default();
+            for device in moved.devices.into_iter().take(DEVICES_MAX) {
+                let leg = leg_id(seed, &moved.user, &device);
+                if !party.devices.contains_key(&device) && party.devices.len() < DEVICES_MAX {
+                    party.enter(device, leg);
+                    step.legs.push(Effect::OpenLeg(leg));
+                }
+            }
+        }
         self.tell_joined(&mut step);
-        self.enter(self.state, &mut step);
+        self.connect(&mut step);
         step.into_effects()
     }
 
@@ -501,6 +563,15 @@ impl Locus {
         if instance == self.instance { Ok(()) } else { Err(Refusal::CallOver) }
     }
 
+    fn joined(&self) -> Vec<MovedParticipant> {
+        let joined = self.parties.iter().filter(|(_, party)| party.state == ParticipantState::Joined);
+        let moved = |(user, party): (&Address, &Party)| MovedParticipant {
+            user: user.clone(),
+            devices: party.devices.keys().cloned().collect(),
+        };
+        joined.map(moved).collect()
+    }
+
     fn count(&self, state: ParticipantState) -> usize {
         self.parties.values().filter(|party| party.state == state).count()
     }
@@ -528,38 +599,7 @@ impl Party {
     }
 }
 
-/// What a step does, gathered: everybody is told at most one thing.
-#[derive(Default)]
-struct Step {
-    told: BTreeMap<Address, Option<EventType>>,
-    entered: Vec<Effect>,
-    legs: Vec<Effect>,
-}
-
-impl Step {
-    /// Tells `user`, unless there is something weightier to tell them.
-    fn tell(&mut self, user: &Address, event: Option<EventType>) {
-        let weight = |event: Option<EventType>| match event {
-            None => 0,
-            Some(EventType::LocusChanged) => 1,
-            Some(_) => 2,
-        };
-        let told = self.told.entry(user.clone()).or_default();
-        if weight(event) >= weight(*told) {
-            *told = event;
-        }
-    }
-
-    fn close_legs(&mut self, party: &Party) {
-        self.legs.extend(party.devices.values().map(|leg| Effect::CloseLeg(*leg)));
-    }
-
-    fn into_effects(self) -> Vec<Effect> {
-        let told = self.told.into_iter().map(|(user, event)| Effect::Tell { user, event });
-        self.entered.into_iter().chain(told).chain(self.legs).collect()
-    }
-}
-
+mod step;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -103,6 +103,19 @@ pub struct Replaces {
     pub locus_url: Url,
     /// Its call.
     pub instance: Count,
+    /// Who was in it; told to the winner's home only, not to readers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub joined: Vec<MovedParticipant>,
+}
+
+/// Somebody whose call goes on at the winner's locus (LOC-004).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MovedParticipant {
+    /// Who.
+    pub user: Address,
+    /// Their devices in the call.
+    pub devices: Vec<String>,
 }
 
 /// Somebody's part in a call.

@@ -71,10 +71,19 @@ fn a_locus() {
 
 #[test]
 fn a_locus_in_which_the_call_of_a_lost_conversation_goes_on() {
-    let replaces = vec![Replaces { locus_url: url("02/locus"), instance: Count(1) }];
+    let replaces = vec![Replaces { locus_url: url("02/locus"), instance: Count(1), joined: vec![] }];
     let locus = Locus { replaces, participants: vec![], ..locus() };
     round_trips(&locus);
     assert_json_snapshot!(locus);
+}
+
+#[test]
+fn a_call_that_is_handed_to_the_winner() {
+    let alice =
+        MovedParticipant { user: "alice@a.example".parse().unwrap(), devices: vec!["a~phone".to_owned()] };
+    let moved = Replaces { locus_url: url("02/locus"), instance: Count(1), joined: vec![alice] };
+    round_trips(&moved);
+    assert_json_snapshot!(moved);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post, put};
-use fusion_machines::locus::{self as machine, Effect, Event, Locus, participant_id};
+use fusion_machines::locus::{self as machine, Effect, Event, Locus, Place, participant_id};
 use fusion_protocol::conversation::ConversationState;
 use fusion_protocol::index::{BatchAnswer, RowResult};
 use fusion_protocol::locus::{
     ActiveBatch, ActiveLoci, ActiveWrite, Join, Joined, KEEP_ALIVE_SECONDS, Lease, LocusDelta,
-    ParticipantState, SetState,
+    ParticipantState, Replaces, SetState,
 };
 use fusion_protocol::media::{Leg, OpenLeg};
 use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Service, Url, Uuid, limits};
@@ -17,7 +17,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::active;
-use super::store::{Home, Stepped, locus_url};
+use super::store::{Home, Stepped, locus_url, setting};
 use crate::auth::{ClusterCaller, UserCaller};
 use crate::conversation::{self, Membership};
 use crate::peers::PeerError;
@@ -122,8 +122,9 @@ async fn set_state(
     if let Some(elsewhere) = member.superseded(&format!("/participants/{participant}")) {
         return Ok(elsewhere);
     }
-    member.is_itself(&home, &participant)?;
-    let (user, instance) = (member.user.clone(), change.instance);
+    let locus = home.read().await?;
+    let instance = member.seat(&home, &locus, &participant, change.instance)?;
+    let user = member.user.clone();
     let event = match change.state {
         ParticipantState::Left => Event::Leave { user, instance, device: change.device },
         ParticipantState::Declined => Event::Decline { user, instance },
@@ -147,11 +148,12 @@ async fn renew_lease(
     if let Some(elsewhere) = member.superseded(&format!("/participants/{participant}/lease")) {
         return Ok(elsewhere);
     }
-    member.is_itself(&home, &participant)?;
-    if !home.read().await?.holds(&member.user, lease.instance, &lease.device) {
+    let locus = home.read().await?;
+    let instance = member.seat(&home, &locus, &participant, lease.instance)?;
+    if !locus.holds(&member.user, instance, &lease.device) {
         return Err(Code::CallOver.into());
     }
-    cluster.leases.renew(&cluster, home.id, lease.instance, &member.user, &lease.device);
+    cluster.leases.renew(&cluster, home.id, instance, &member.user, &lease.device);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -221,11 +223,30 @@ impl Member {
         redirect(status, &url)
     }
 
-    /// A participant puts only itself.
-    fn is_itself(&self, home: &Home<'_>, participant: &str) -> Result<(), Problem> {
+    /// The call that is meant by somebody who names the own part in it: a participant puts only itself.
+    ///
+    /// LOC-004: who came with a call that was taken over may go on to use the names it had before.
+    fn seat(
+        &self,
+        home: &Home<'_>,
+        locus: &Locus,
+        participant: &str,
+        instance: Count,
+    ) -> Result<Count, Problem> {
+        if let Place::Moved { call: Some(call), .. } = locus.place
+            && call == instance
+        {
+            // On its way to the winner, who does not know of it yet perhaps.
+            return Err(Code::Sealing.into());
+        }
         let participant: Uuid = participant.parse().map_err(|_| Code::NotFound)?;
         if participant == participant_id(&home.url, &self.user) {
-            return Ok(());
+            return Ok(instance);
+        }
+        let own_before = |call: &&Replaces| participant == participant_id(&call.locus_url, &self.user);
+        if let Some(call) = locus.taken_over.iter().find(own_before) {
+            let goes_on = call.instance == instance && locus.replaces.contains(call);
+            return if goes_on { Ok(locus.instance) } else { Err(Code::CallOver.into()) };
         }
         let mut others = self.membership.members.iter();
         let known = others.any(|other| participant == participant_id(&home.url, &other.user));
@@ -238,9 +259,7 @@ impl Member {
             device: join.device,
             expect: join.expect,
             leg: cluster.host.entropy.uuid(),
-            relay: cluster.config.relays.first().cloned(),
-            kind: self.membership.kind,
-            members: self.membership.members.iter().map(|member| member.user.clone()).collect(),
+            setting: setting(cluster, &self.membership),
         })
     }
 }

@@ -15,7 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use fusion_machines::locus::{Event, Place};
+use fusion_machines::locus::{Event, Place, TakeOver};
 use fusion_protocol::locus::Replaces;
 use fusion_protocol::{Problem, Uuid};
 use fusion_runtime::store::Batch;
@@ -57,13 +57,16 @@ pub(crate) async fn move_away(cluster: &Cluster, conversation: Uuid) -> Result<V
     let home = Home::hold(cluster, conversation).await;
     let locus = home.step(Event::Move).await?.locus;
     let call = match locus.place {
-        Place::Moved { call } => call,
-        Place::Here => None,
+        Place::Moved { call: Some(instance), joined } => {
+            Some(Replaces { locus_url: home.url.clone(), instance, joined })
+        }
+        Place::Moved { call: None, .. } | Place::Here => None,
     };
-    Ok(call.map(|instance| Replaces { locus_url: home.url.clone(), instance }).into_iter().collect())
+    Ok(call.into_iter().collect())
 }
 
-/// LOC-004: calls of the losing conversation go on in the locus of this one.
+/// LOC-004: calls of the losing conversation go on in the locus of this one, with those who were in
+/// them. Each is taken over once, however often this is called.
 #[allow(dead_code, reason = "for the conversation")]
 pub(crate) async fn take_over(
     cluster: &Cluster,
@@ -71,8 +74,11 @@ pub(crate) async fn take_over(
     calls: Vec<Replaces>,
 ) -> Result<(), Problem> {
     let home = Home::hold(cluster, conversation).await;
+    let membership = conversation::membership(cluster, conversation).await?;
     for call in calls {
-        home.step(Event::Replace(call)).await?;
+        let setting = store::setting(cluster, &membership);
+        let event = Event::TakeOver(TakeOver { call, seed: cluster.host.entropy.uuid(), setting });
+        home.step(event).await?;
     }
     Ok(())
 }

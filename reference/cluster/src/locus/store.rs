@@ -1,14 +1,15 @@
 //! One locus at its home: its row, and how a step is taken.
 
-use fusion_machines::locus::{Effect, Event, Locus, Refusal};
+use fusion_machines::locus::{Effect, Event, Locus, Refusal, Setting};
 use fusion_protocol::{Code, Count, Problem, Url, Uuid};
 use fusion_runtime::store::{Batch, Key};
 use serde::{Deserialize, Serialize};
 
 use super::effects;
+use crate::Cluster;
+use crate::conversation::{self, Membership};
 use crate::locks::Held;
 use crate::rows::{self, Committed, Loaded};
-use crate::{Cluster, conversation};
 
 /// A locus of this cluster, held: nobody else in this instance steps it meanwhile.
 pub(super) struct Home<'a> {
@@ -104,6 +105,15 @@ impl<'a> Home<'a> {
 
     async fn load(&self) -> Result<Loaded<Locus>, Problem> {
         rows::load(&*self.cluster.host.store, key(self.id)).await
+    }
+}
+
+/// What a call starts with in a conversation as it is now.
+pub(super) fn setting(cluster: &Cluster, membership: &Membership) -> Setting {
+    Setting {
+        relay: cluster.config.relays.first().cloned(),
+        kind: membership.kind,
+        members: membership.members.iter().map(|member| member.user.clone()).collect(),
     }
 }
 

@@ -32,10 +32,28 @@ fn joining(kind: Kind, who: u8, device: u8, expect: u64) -> Event {
         device: format!("device{device}"),
         expect: Count(expect),
         leg: Uuid::from_u128(u128::from(who) << 8 | u128::from(device)),
-        relay: Some(relay(0)),
-        kind,
-        members: (0..people).map(user).collect(),
+        setting: setting(people, kind),
     })
+}
+
+fn setting(people: u8, kind: Kind) -> Setting {
+    Setting { relay: Some(relay(0)), kind, members: (0..people).map(user).collect() }
+}
+
+/// Call `instance` of a lost conversation is taken over; these were in it.
+fn take_over(instance: u64, joined: &[u8]) -> Event {
+    let moved = |who: &u8| MovedParticipant { user: user(*who), devices: vec!["moved".to_owned()] };
+    let call = Replaces {
+        locus_url: url("loser/locus"),
+        instance: Count(instance),
+        joined: joined.iter().map(moved).collect(),
+    };
+    Event::TakeOver(TakeOver { call, seed: Uuid::from_u128(9), setting: setting(2, Kind::OneToOne) })
+}
+
+/// What readers are shown of it.
+fn shown(instance: u64) -> Replaces {
+    Replaces { locus_url: url("loser/locus"), instance: Count(instance), joined: vec![] }
 }
 
 fn join(who: u8, expect: u64) -> Event {
@@ -204,20 +222,49 @@ fn a_removed_member_is_out_of_the_call_at_once_and_of_the_active_list() {
 #[test]
 fn the_loser_of_a_race_hands_its_call_on_and_takes_no_more() {
     let (mut locus, effects) = after([join(ALICE, 0), join(BOB, 0), Event::Move]);
-    assert_eq!(locus.place, Place::Moved { call: Some(Count(1)) });
+    let moved = |who| MovedParticipant { user: user(who), devices: vec!["device0".to_owned()] };
+    assert_eq!(locus.place, Place::Moved { call: Some(Count(1)), joined: vec![moved(ALICE), moved(BOB)] });
     assert_eq!(locus.state, LocusState::Inactive);
     assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusEnded)));
     assert_eq!(locus.step(join(ALICE, 1)), Err(Refusal::Moved));
 }
 
 #[test]
-fn the_winner_shows_the_call_that_goes_on_until_the_call_ends() {
-    let replaces = Replaces { locus_url: url("loser/locus"), instance: Count(4) };
-    let (mut locus, _) = after([join(ALICE, 0), join(BOB, 0), Event::Replace(replaces.clone())]);
-    assert_eq!(locus.replaces, std::slice::from_ref(&replaces));
-    assert_eq!(locus.step(Event::Replace(replaces)), Ok(Vec::new()), "told twice is told once");
+fn those_whose_call_moves_to_the_winner_end_connected() {
+    let (locus, effects) = after([join(BOB, 0), take_over(1, &[ALICE])]);
+    assert_eq!((locus.state, locus.instance), (LocusState::Active, Count(1)));
+    assert_eq!(part(&locus, ALICE).0, ParticipantState::Joined);
+    assert_eq!(told(&effects, BOB), Some(Some(EventType::LocusChanged)));
+    let (locus, _) = after([take_over(1, &[ALICE, BOB])]);
+    assert_eq!((locus.state, locus.instance), (LocusState::Active, Count(1)));
+    assert!(!locus.rings());
+}
+
+#[test]
+fn a_call_that_moves_to_a_winner_at_rest_rings_the_other_there() {
+    let (locus, effects) = after([take_over(1, &[ALICE])]);
+    assert_eq!(locus.state, LocusState::Initializing);
+    assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusChanged)));
+    assert_eq!(told(&effects, BOB), Some(Some(EventType::LocusRinging)));
+    assert_eq!(locus.replaces, [shown(1)]);
+}
+
+#[test]
+fn a_call_is_taken_over_once_even_when_it_is_over_by_then() {
+    let (mut locus, _) = after([join(ALICE, 0), join(BOB, 0), take_over(4, &[ALICE])]);
+    assert_eq!(locus.replaces, [shown(4)]);
+    assert_eq!(locus.step(take_over(4, &[ALICE])), Ok(Vec::new()), "told twice is told once");
     locus.step(hang_up(ALICE, 1)).unwrap();
     assert_eq!(locus.replaces, []);
+    assert_eq!(locus.step(take_over(4, &[ALICE])), Ok(Vec::new()), "it does not come back to life");
+    assert!(!locus.is_active());
+}
+
+#[test]
+fn nobody_is_moved_into_a_conversation_that_is_not_theirs() {
+    let (locus, _) = after([take_over(1, &[CAROL])]);
+    assert!(!locus.is_active());
+    assert!(!locus.parties.contains_key(&user(CAROL)));
 }
 
 #[test]
@@ -252,9 +299,7 @@ fn any_event(kind: Kind) -> impl Strategy<Value = Event> {
             Event::LeaseExpired { user: user(who), instance: Count(instance), device: device(number) }
         }),
         1 => vec(who, 0..4).prop_map(|members| Event::Members(members.into_iter().map(user).collect())),
-        1 => instance.clone().prop_map(|instance| {
-            Event::Replace(Replaces { locus_url: url("loser/locus"), instance: Count(instance) })
-        }),
+        1 => (instance.clone(), vec(0..2_u8, 0..3)).prop_map(|(instance, joined)| take_over(instance, &joined)),
         1 => (instance, 0..2_u8, 0..2_u8).prop_map(|(instance, from, to)| {
             Event::RelayFailed { instance: Count(instance), from: relay(from), to: relay(to) }
         }),

@@ -60,15 +60,12 @@ impl Locus {
 /// participants know, it says nothing of the user.
 #[must_use]
 pub fn participant_id(at: &Url, user: &Address) -> Uuid {
-    let digest = Sha256::new()
-        .chain_update("sf-participant-v1\0")
-        .chain_update(at.as_str())
-        .chain_update([0])
-        .chain_update(user.as_str())
-        .finalize();
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    derived("sf-participant-v1", &[at.as_str(), user.as_str()])
+}
+
+/// The id of the leg of a device that comes with a call that is taken over.
+pub(super) fn leg_id(seed: Uuid, user: &Address, device: &str) -> Uuid {
+    derived("sf-leg-v1", &[&seed.to_string(), user.as_str(), device])
 }
 
 /// LOC-007: whether `new` may replace `old` in an active list: a register ordered by (instance, rev), in
@@ -76,4 +73,12 @@ pub fn participant_id(at: &Url, user: &Address) -> Uuid {
 #[must_use]
 pub fn register_takes(old: Option<&ActiveLocus>, new: &ActiveLocus) -> bool {
     old.is_none_or(|old| (new.instance, new.rev) >= (old.instance, old.rev))
+}
+
+fn derived(purpose: &str, parts: &[&str]) -> Uuid {
+    let start = Sha256::new().chain_update(purpose);
+    let digest = parts.iter().fold(start, |hash, part| hash.chain_update([0]).chain_update(part)).finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid()
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fusion_machines::locus::participant_id;
 use fusion_protocol::locus::*;
 use fusion_protocol::{Count, Service, Url, UserRef, Uuid};
 use fusion_runtime::store::Key;
@@ -64,10 +65,16 @@ impl Stage {
     }
 
     /// A request to the locus, with a token for its home.
-    async fn ask(&self, who: &str, method: Method, below: &str, body: Option<Value>) -> (StatusCode, Value) {
+    async fn ask(
+        &self,
+        who: &str,
+        method: Method,
+        below: impl Into<String>,
+        body: Option<Value>,
+    ) -> (StatusCode, Value) {
         let (home, user) = self.person(who);
         let token = self.world.guest_token(home, user, "a");
-        let url: Url = format!("{}{below}", self.locus).parse().unwrap();
+        let url: Url = (self.locus.to_string() + &below.into()).parse().unwrap();
         let (status, _, body) = self.world.send(method, &url, &token, body).await;
         (status, body)
     }
@@ -92,7 +99,7 @@ impl Stage {
     async fn put(&self, who: &str, state: &str, instance: u64) -> (StatusCode, Value) {
         let id = self.seat(who).await;
         let body = json!({"state": state, "instance": instance.to_string()});
-        self.ask(who, Method::PUT, &format!("/participants/{id}"), Some(body)).await
+        self.ask(who, Method::PUT, format!("/participants/{id}"), Some(body)).await
     }
 
     pub(super) async fn hang_up(&self, who: &str, instance: u64) -> Locus {
@@ -104,7 +111,7 @@ impl Stage {
     async fn renew(&self, who: &str, instance: u64) -> (StatusCode, Value) {
         let id = self.seat(who).await;
         let body = json!({"instance": instance.to_string(), "device": "phone"});
-        self.ask(who, Method::POST, &format!("/participants/{id}/lease"), Some(body)).await
+        self.ask(who, Method::POST, format!("/participants/{id}/lease"), Some(body)).await
     }
 
     async fn seat(&self, who: &str) -> String {
@@ -312,8 +319,7 @@ async fn only_participants_take_part_and_only_for_themselves() {
     stage.join("alice", 0).await;
     let alice = stage.seat("alice").await;
     let leaving = json!({"state": "LEFT", "instance": "1"});
-    let (status, body) =
-        stage.ask("bob", Method::PUT, &format!("/participants/{alice}"), Some(leaving)).await;
+    let (status, body) = stage.ask("bob", Method::PUT, format!("/participants/{alice}"), Some(leaving)).await;
     assert_eq!((status, &body["code"]), (StatusCode::FORBIDDEN, &json!("forbidden")));
     let (status, body) = stage.put("alice", "JOINED", 1).await;
     assert_eq!((status, &body["code"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("unprocessable")));
@@ -368,20 +374,60 @@ async fn the_call_of_a_lost_conversation_is_handed_to_the_winner() {
     stage.join("bob", 0).await;
     let (home, id) = (stage.world.cluster("a"), stage.conversation());
     let calls = locus::move_away(home, id).await.unwrap();
-    assert_eq!(calls, [Replaces { locus_url: stage.locus.clone(), instance: Count(1) }]);
+    let moved =
+        |user: &str| MovedParticipant { user: user.parse().unwrap(), devices: vec!["phone".to_owned()] };
+    let joined = vec![moved("alice@a.example"), moved("bob@b.example")];
+    assert_eq!(calls, [Replaces { locus_url: stage.locus.clone(), instance: Count(1), joined }]);
+    let (status, body) = stage.renew("alice", 1).await;
+    assert_eq!((status, &body["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("sealing")));
     assert_eq!(locus::move_away(home, id).await.unwrap(), calls, "asked again, it says the same");
     assert_eq!(stage.read().await.state, LocusState::Inactive);
     stage.pass(1).await;
     assert!(stage.list("alice").await.is_empty() && stage.list("bob").await.is_empty());
 }
 
+/// Alice was in call 4 of the conversation that lost the race.
+fn moved_call(stage: &Stage) -> Replaces {
+    let alice =
+        MovedParticipant { user: stage.person("alice").1.user.clone(), devices: vec!["phone".into()] };
+    let locus_url = stage.world.url("b", Service::Conv, "/v1/conversations/1/locus");
+    Replaces { locus_url, instance: Count(4), joined: vec![alice] }
+}
+
 #[tokio::test(start_paused = true)]
-async fn the_winner_shows_which_call_goes_on_in_it() {
+async fn a_call_that_moved_goes_on_at_the_winner_with_those_who_were_in_it() {
     let stage = Stage::pair().await;
-    let loser = stage.world.url("b", Service::Conv, "/v1/conversations/1/locus");
-    let calls = vec![Replaces { locus_url: loser, instance: Count(1) }];
-    locus::take_over(stage.world.cluster("a"), stage.conversation(), calls.clone()).await.unwrap();
-    assert_eq!(stage.join("alice", 0).await.locus.replaces, calls);
-    stage.hang_up("alice", 1).await;
+    let call = moved_call(&stage);
+    stage.join("bob", 0).await;
+    for _ in 0..2 {
+        let calls = vec![call.clone()];
+        locus::take_over(stage.world.cluster("a"), stage.conversation(), calls).await.unwrap();
+    }
+    let locus = stage.read().await;
+    assert_eq!((locus.state, locus.instance), (LocusState::Active, Count(1)));
+    assert!(locus.participants.iter().all(|participant| participant.state == ParticipantState::Joined));
+    assert_eq!(locus.replaces, [Replaces { joined: vec![], ..call }]);
+    stage.hang_up("bob", 1).await;
     assert_eq!(stage.read().await.replaces, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_moved_with_a_call_may_go_on_to_use_the_old_names() {
+    let stage = Stage::pair().await;
+    let call = moved_call(&stage);
+    let old_seat = participant_id(&call.locus_url, &stage.person("alice").1.user);
+    locus::take_over(stage.world.cluster("a"), stage.conversation(), vec![call]).await.unwrap();
+    let lease = json!({"instance": "4", "device": "phone"});
+    let renew = || {
+        let below = format!("/participants/{old_seat}/lease");
+        stage.ask("alice", Method::POST, below, Some(lease.clone()))
+    };
+    assert_eq!(renew().await.0, StatusCode::NO_CONTENT);
+    let leaving = json!({"instance": "4", "state": "LEFT"});
+    let (status, body) =
+        stage.ask("alice", Method::PUT, format!("/participants/{old_seat}"), Some(leaving)).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert_eq!(stage.read().await.state, LocusState::Inactive);
+    let (status, body) = renew().await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("call-over")));
 }
