@@ -14,6 +14,7 @@ pub mod checks;
 mod crew;
 pub mod device;
 pub mod jws;
+pub mod live;
 pub mod report;
 pub mod run;
 mod stage;

@@ -49,7 +49,7 @@ fn case(check: &CheckReport) -> TestCase {
         .map(|observation| format!("{} {}: {}", observation.verdict, observation.code, observation.text))
         .collect();
     if !seen.is_empty() {
-        case.status.set_message(format!("{}: {}", check.verdict, seen.last().map_or("", String::as_str)));
+        case.status.set_message(seen.last().map_or("", String::as_str));
         case.status.set_description(seen.join("\n"));
     }
     case

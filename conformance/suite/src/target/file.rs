@@ -1,60 +1,4 @@
-//! The target file.
-//!
-//! ```toml
-//! # What reports call it; the file's name when absent.
-//! name = "acme, production"
-//! # The provider's domain, and how URLs of services are made (NAM-001). The port belongs to the template.
-//! provider = "provider.example"
-//! template = "https://{cluster}-{service}.{provider}:8443"
-//! # The certificate authority to trust, in PEM; the system's when absent. Paths are seen from this file.
-//! ca = "ca.pem"
-//!
-//! # Addresses of host names, like curl's --resolve. `*` stands for one label. Other names go to DNS.
-//! [resolve]
-//! "clustermap.provider.example" = ["127.0.1.1"]
-//! "a-conv.provider.example" = ["127.0.1.2"]
-//!
-//! # The clusters to check, each with the org that runs it.
-//! [[cluster]]
-//! name = "a"
-//! org = "acme"
-//!
-//! [[cluster]]
-//! name = "c"
-//! org = "public"
-//!
-//! # An org, its domains, and what signs the assertions of its identity provider (RFC 7523): an Ed25519
-//! # key, as PKCS#8 PEM file or as seed (64 hexadecimal digits or base64url).
-//! [org.acme]
-//! domains = ["acme.example"]
-//! issuer = "https://idp.acme.example"
-//! key = "acme-idp.pem"
-//! admin = "admin"
-//!
-//! # The consumer org claims no domain: its `domains` are unclaimed ones at which its test users may live.
-//! [org.public]
-//! role = "consumer"
-//! domains = ["mail.example"]
-//! issuer = "https://idp.public.example"
-//! key_seed = "0707070707070707070707070707070707070707070707070707070707070707"
-//! admin = "admin"
-//!
-//! # Users that exist already, where nobody can be provisioned. The assertion is for that cluster.
-//! [[user]]
-//! address = "probe-1@acme.example"
-//! cluster = "a"
-//! assertion_file = "probe-1.jwt"
-//!
-//! # What can be looked at from here of what the provider plane holds (PRI-001).
-//! [evidence]
-//! stores = ["provider/store.redb"]
-//! logs = ["provider/log.jsonl"]
-//!
-//! # What the checks may do. Absent: no limit on requests, objects are made and taken away again.
-//! [limits]
-//! max_requests_per_second = 50
-//! read_only = false
-//! ```
+//! The target file: what `example.toml` beside this file explains, key by key.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -66,6 +10,9 @@ use serde::Deserialize;
 
 use super::{Evidence, IdentityProvider, Limits, Org, OrgRole, ReadyUser, Target, TargetCluster, Writes};
 use crate::jws::SigningKey;
+
+/// A target file with every key explained.
+pub const EXAMPLE: &str = include_str!("example.toml");
 
 /// The provider's own hosts that clients speak to.
 const PROVIDER_HOSTS: [&str; 1] = ["clustermap"];
@@ -397,13 +344,6 @@ key_seed = "0707070707070707070707070707070707070707070707070707070707070707"
     #[test]
     fn the_documented_example_is_a_target_file() {
         let folder = tempfile::tempdir().unwrap();
-        let example: String = include_str!("file.rs")
-            .lines()
-            .skip_while(|line| !line.starts_with("//! ```toml"))
-            .skip(1)
-            .take_while(|line| !line.starts_with("//! ```"))
-            .map(|line| format!("{}\n", line.trim_start_matches("//!").trim_start()))
-            .collect();
         // An Ed25519 key in PKCS#8 is this header and its seed.
         let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
         let der: Vec<u8> = header.into_iter().chain([9; 32]).collect();
@@ -411,7 +351,7 @@ key_seed = "0707070707070707070707070707070707070707070707070707070707070707"
         let pem = format!("-----BEGIN PRIVATE KEY-----\n{base64}\n-----END PRIVATE KEY-----\n");
         std::fs::create_dir(folder.path().join("provider")).unwrap();
         for (name, content) in [
-            ("target.toml", example.as_str()),
+            ("target.toml", EXAMPLE),
             ("ca.pem", ""),
             ("acme-idp.pem", &pem),
             ("probe-1.jwt", "e30.e30.\n"),
