@@ -118,9 +118,10 @@ async fn logged(
 
 /// axum's own extractors (a path, a query) refuse in plain text; here every refusal is a problem.
 fn in_our_words(response: Response) -> Response {
-    let text = response.headers().get(header::CONTENT_TYPE).is_some_and(|value| {
-        value.to_str().is_ok_and(|media_type| media_type.starts_with("text/plain"))
-    });
+    let text = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.to_str().is_ok_and(|media_type| media_type.starts_with("text/plain")));
     if text && response.status().is_client_error() {
         return Refusal::from(Code::BadRequest).into_response();
     }

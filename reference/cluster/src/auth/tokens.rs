@@ -74,3 +74,43 @@ fn header(token: &str) -> Result<Header, Problem> {
 fn malformed() -> Problem {
     Problem::new(Code::Unauthorized).detail("the token is malformed")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::auth::SigningKey;
+
+    fn signed(typ: &str) -> (String, DecodingKey) {
+        let key = SigningKey::from_seed(&[1; 32]);
+        let token = key.sign(typ, &json!({ "sub": "alice" }));
+        (token, DecodingKey::from_ed_der(&key.public_key()))
+    }
+
+    #[test]
+    fn a_token_is_good_from_iat_to_exp_give_or_take_the_leeway() {
+        let at = |seconds: u64| in_time(Timestamp(seconds * 1_000_000), 100, 200).is_ok();
+        assert_eq!([94, 95, 150, 204, 205].map(at), [false, true, true, true, false]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_with_one_character_changed_does_not_hold(at: prop::sample::Index, by in "[A-Za-z0-9_-]") {
+            let (token, key) = signed("x");
+            prop_assert!(signed_by(&token, &key).is_ok());
+            let at = at.index(token.len());
+            prop_assume!(token[at..=at] != by);
+            let changed = format!("{}{by}{}", &token[..at], &token[at + 1..]);
+            prop_assert!(signed_by(&changed, &key).is_err());
+        }
+
+        #[test]
+        fn nothing_makes_reading_a_token_panic(text in "\\PC{0,80}", header in "\\PC{0,40}") {
+            let _ = typ(&text);
+            let _ = parse::<serde_json::Value>(&format!("{header}.{text}.{text}"), "x");
+            let _ = claims::<serde_json::Value>(&text);
+        }
+    }
+}

@@ -5,7 +5,7 @@ use fusion_protocol::map::UserRecord;
 use fusion_protocol::{Address, Code, Count, Incarnation, Pii, Problem};
 use fusion_runtime::store::Batch;
 
-use super::erasure;
+use super::{erasure, place};
 use crate::rows::{self, Committed};
 use crate::users::{self, Reach, UserRow, View};
 use crate::{Cluster, OrgRole};
@@ -25,8 +25,9 @@ pub(super) struct NewUser {
 /// `resolution-incomplete` when it cannot be made sure that nobody else serves the address.
 pub(super) async fn create(cluster: &Cluster, new: NewUser) -> Result<UserRow, Problem> {
     may_serve(cluster, &new.user).await?;
-    let _held = cluster.locks.hold(format!("user/{}", new.user.as_str())).await;
+    let _held = cluster.locks.hold(erasure::lock(&new.user)).await;
     erasure::finish(cluster, &new.user).await?;
+    place::take(cluster, &new.user).await?;
     let row = row(cluster, new);
     loop {
         let vacant = users::served_here(cluster, &row.record.user).await?;
@@ -54,20 +55,16 @@ async fn may_serve(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
         OrgRole::Private => own_domain(cluster, &view)?,
         OrgRole::Consumer => unserved_by_its_org(cluster, user, &view).await?,
     }
-    // MAP-004. Two clusters of one org that are asked for one address at the same moment can both find
-    // it free; the org's portal asks one at a time.
-    match users::among(cluster, user, &users::siblings(cluster, &view)).await {
+    match users::among(cluster, user, &users::siblings(cluster, &user.domain())).await {
         Answer::Unknown => Ok(()),
         Answer::Found(_) => Err(Code::AlreadyExists.into()),
         _ => Err(Code::ResolutionIncomplete.into()),
     }
 }
 
+/// The map names this cluster: it names no cluster that is not of the claiming org.
 fn own_domain(cluster: &Cluster, view: &View) -> Result<(), Problem> {
-    let own = view
-        .record
-        .as_ref()
-        .is_some_and(|record| record.org == cluster.config.org && record.clusters.contains(cluster.name()));
+    let own = view.record.as_ref().is_some_and(|record| record.clusters.contains(cluster.name()));
     if own { Ok(()) } else { Err(not_ours()) }
 }
 

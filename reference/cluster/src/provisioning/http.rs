@@ -96,9 +96,11 @@ async fn delete(
         let Some(user) = row.value.as_ref().map(|row| row.record.user.clone()) else {
             return Err(Code::UserUnknown.into());
         };
-        let _held = cluster.locks.hold(format!("user/{}", user.as_str())).await;
-        if erasure::delete(&cluster, &row).await? == Committed::Yes {
-            erasure::finish(&cluster, &user).await?;
+        let held = cluster.locks.hold(erasure::lock(&user)).await;
+        let deleted = erasure::delete(&cluster, &row).await?;
+        drop(held);
+        if deleted == Committed::Yes {
+            erasure::finish_soon(&cluster, user);
             return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }

@@ -5,6 +5,7 @@
 mod create;
 mod erasure;
 mod http;
+pub(crate) mod place;
 mod scim;
 #[cfg(test)]
 mod tests;

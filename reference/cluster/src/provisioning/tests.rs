@@ -127,3 +127,62 @@ async fn the_service_says_what_it_serves() {
     let (_, body) = world.get("a", Service::Provisioning, "/scim/v2/Schemas", "").await;
     assert_eq!(body["Resources"][0]["id"], SCHEMA_USER);
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_address_added_to_two_clusters_at_once_is_in_one() {
+    let mut world = World::new(&["a", "b", "d"]).await;
+    world.claim("corp.example", &["a", "b", "d"]).await;
+    for round in 0..10 {
+        let name = format!("user{round}@corp.example");
+        let (b, d) = tokio::join!(add(&world, "b", &name), add(&world, "d", &name));
+        assert_eq!(
+            [b.0, d.0].iter().filter(|status| **status == StatusCode::CREATED).count(),
+            1,
+            "{b:?} {d:?}"
+        );
+        let (won, lost) = if b.0 == StatusCode::CREATED { ("b", d) } else { ("d", b) };
+        assert_eq!(lost.1["code"], "already-exists");
+        let home = users::resolve(world.cluster("a"), &address(&name)).await.unwrap().record.cluster;
+        assert_eq!(home.as_str(), won);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_users_address_is_free_for_any_cluster_of_the_org() {
+    let mut world = World::new(&["a", "b"]).await;
+    world.claim("corp.example", &["a", "b"]).await;
+    let (_, made) = add(&world, "b", "alice@corp.example").await;
+    let location: Url = made["meta"]["location"].as_str().unwrap().parse().unwrap();
+    world.cut("a");
+    let (status, ..) = world.send(Method::DELETE, &location, &world.admin_token("b"), None).await;
+    assert_eq!(status, StatusCode::NO_CONTENT, "with the registrar away");
+    world.reconnect("a").await;
+    world.clock.sleep(std::time::Duration::from_secs(20)).await;
+    assert_eq!(add(&world, "a", "alice@corp.example").await.0, StatusCode::CREATED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_cluster_takes_no_place() {
+    let mut world = World::new(&["a", "b", "d"]).await;
+    world.claim("corp.example", &["a", "b"]).await;
+    let url = world.url("a", Service::Users, "/v1/places/alice%40corp.example");
+    let answer = crate::peers::call(world.cluster("d"), Method::PUT, &url, &()).await;
+    let Err(crate::peers::PeerError::Refused(problem)) = answer else { panic!("{answer:?}") };
+    assert_eq!(problem.code, fusion_protocol::Code::Forbidden);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_erasure_that_a_crash_broke_off_is_finished_after_the_restart() {
+    let mut world = World::new(&["a"]).await;
+    let (_, made) = add(&world, "a", "alice@a.example").await;
+    let cluster = world.cluster("a").clone();
+    let id = made["id"].as_str().unwrap().parse().unwrap();
+    let row = users::by_id(&cluster, id).await.unwrap().unwrap();
+    assert_eq!(super::erasure::delete(&cluster, &row).await.unwrap(), crate::rows::Committed::Yes);
+    let left =
+        |world: &World| world.store("a").snapshot().keys().filter(|key| key.parts()[0] == b"erasing").count();
+    assert_eq!(left(&world), 1);
+    world.restart("a").await;
+    world.clock.sleep(std::time::Duration::from_secs(1)).await;
+    assert_eq!(left(&world), 0);
+}

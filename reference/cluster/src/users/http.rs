@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, put};
 use fusion_machines::resolution::Answer as MapAnswer;
 use fusion_protocol::map::LoginDiscovery;
 use fusion_protocol::{Address, ClusterName, Code, Count, Domain, Problem, Service};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::{resolve, served_here};
 use crate::auth::{Caller, UserCaller};
+use crate::provisioning::place;
 use crate::reply::{self, Answer};
 use crate::{Cluster, OrgRole};
 
@@ -20,6 +21,7 @@ pub(super) fn routes() -> Router<Cluster> {
         .route("/v1/users/{user}", get(user))
         .route("/v1/resolve/{user}", get(resolved))
         .route("/v1/login", get(login))
+        .route("/v1/places/{user}", put(place::put).delete(place::delete))
 }
 
 /// `?reach=cluster`: the asker wants this cluster's own answer, not the org's.
@@ -90,7 +92,7 @@ async fn elsewhere(cluster: &Cluster, user: &Address) -> Answer {
         (OrgRole::Private, Some(record)) => return Err(wrong_cluster(&record.clusters).into()),
         (OrgRole::Private, None) => return Err(wrong_cluster(&view.consumer).into()),
     }
-    let siblings = resolve::siblings(cluster, &view);
+    let siblings = resolve::siblings(cluster, &user.domain());
     match resolve::among(cluster, user, &siblings).await {
         MapAnswer::Found(record) => Err(wrong_cluster(&[record.cluster]).into()),
         MapAnswer::Unknown => Err(Code::UserUnknown.into()),

@@ -16,7 +16,7 @@ use serde_json::json;
 
 pub(crate) use quota::Quota;
 pub(crate) use replica::{Replica, View};
-pub(crate) use resolve::{Reach, Remembered, among, ask, resolve, resolve_again, siblings};
+pub(crate) use resolve::{Reach, Remembered, among, ask, clusters_of, resolve, resolve_again, siblings};
 pub(crate) use store::{UserRow, by_id, insert, remove, served_here};
 
 use crate::Cluster;

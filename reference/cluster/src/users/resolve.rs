@@ -8,7 +8,7 @@ use std::time::Duration;
 use fusion_machines::domain_claim::is_public_mail;
 use fusion_machines::resolution::{Answer, Next, Resolver};
 use fusion_protocol::map::{Resolution, UserRecord};
-use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Service};
+use fusion_protocol::{Address, ClusterName, Code, Count, Domain, Problem, Service};
 use http::Method;
 
 use super::replica::View;
@@ -114,18 +114,25 @@ async fn here(cluster: &Cluster, user: &Address) -> Result<Answer, Problem> {
     if view.version == Count(0) {
         return Ok(Answer::Silent);
     }
-    let siblings = siblings(cluster, &view);
+    let siblings = siblings(cluster, &user.domain());
     Ok(among(cluster, user, &siblings).await)
 }
 
-/// The other clusters of the own org that may hold a user of a domain.
-pub(crate) fn siblings(cluster: &Cluster, view: &View) -> Vec<ClusterName> {
-    let all = match (cluster.config.role, &view.record) {
-        (OrgRole::Consumer, _) => &view.consumer[..],
-        (OrgRole::Private, Some(record)) => &record.clusters,
-        (OrgRole::Private, None) => &[],
-    };
-    all.iter().filter(|other| *other != cluster.name()).cloned().collect()
+/// The clusters of the own org that may hold a user of a domain, as the map lists them.
+pub(crate) fn clusters_of(cluster: &Cluster, domain: &Domain) -> Vec<ClusterName> {
+    let view = cluster.map.view(domain, cluster.host.clock.now());
+    match (cluster.config.role, view.record) {
+        (OrgRole::Consumer, _) => view.consumer,
+        (OrgRole::Private, Some(record)) => record.clusters.clone(),
+        (OrgRole::Private, None) => Vec::new(),
+    }
+}
+
+/// Those of them that are not this one.
+pub(crate) fn siblings(cluster: &Cluster, domain: &Domain) -> Vec<ClusterName> {
+    let mut clusters = clusters_of(cluster, domain);
+    clusters.retain(|other| other != cluster.name());
+    clusters
 }
 
 /// Which of the own org's other clusters holds the user: each is asked for itself only, so that nobody
