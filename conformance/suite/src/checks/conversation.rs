@@ -30,7 +30,8 @@ async fn one_order(stage: &Stage) -> Checked {
         write_and_read_own(stage, &bob, &made.url, "bob"),
     )
     .await;
-    (a?, b?);
+    a?;
+    b?;
     let by_alice = alice.read(&made.url).await.must(stage, "conversation-unreadable")?;
     let by_bob = bob.read(&made.url).await.must(stage, "conversation-unreadable")?;
     stage.require(by_alice == by_bob, "orders-differ", "both read the same in the same order")?;
@@ -136,7 +137,8 @@ async fn converges(
 ) -> Checked {
     let (a, b) =
         join(write(stage, alice, &by_alice.url, "alice"), write(stage, bob, &by_bob.url, "bob")).await;
-    (a?, b?);
+    a?;
+    b?;
     let winner = stage
         .eventually("not-one", "both look up the same live conversation", || async {
             let (a, b) = join(alice.look_up(bob.user()), bob.look_up(alice.user())).await;

@@ -100,7 +100,7 @@ fn troubles(report: &Report, page: &mut String) {
         );
         observations(check, page);
         if !check.exchanges.is_empty() {
-            let _ = write!(page, "<details><summary>{} exchanges</summary>\n", check.exchanges.len());
+            let _ = writeln!(page, "<details><summary>{} exchanges</summary>", check.exchanges.len());
             check.exchanges.iter().for_each(|exchange| write_exchange(exchange, page));
             page.push_str("</details>\n");
         }
