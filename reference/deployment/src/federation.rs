@@ -21,8 +21,6 @@ use crate::topology::{OrgRole, OrgSpec, Topology, TopologyError};
 pub const PROVIDER_HOSTS: [&str; 2] = ["clustermap", "portal"];
 /// The account that every org's identity provider calls an admin.
 pub const ADMIN: &str = "admin";
-/// The UDP port of every relay: each has an address of its own.
-pub const MEDIA_PORT: u16 = 3_478;
 /// How many addresses of a /24 are given to hosts.
 const BLOCK: u32 = 254;
 
@@ -138,7 +136,8 @@ impl Federation {
         }
     }
 
-    /// What a relay of this federation is told about itself.
+    /// What a relay of this federation is told about itself. Media has the number of the HTTPS port: each
+    /// relay has an address of its own, and two federations on one machine differ in the port.
     #[must_use]
     pub fn relay_config(&self, host: &HostSpec) -> Option<RelayConfig> {
         let Role::Relay { cluster, .. } = &host.role else { return None };
@@ -147,7 +146,7 @@ impl Federation {
             cluster: cluster.clone(),
             template: self.template.clone(),
             control: self.listen(host),
-            udp: SocketAddr::new(host.ip, MEDIA_PORT),
+            udp: self.listen(host),
             advertised: host.ip,
         })
     }

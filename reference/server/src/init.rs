@@ -23,6 +23,7 @@ use crate::config::{
     AllConfig, ClusterSection, Config, FederationSection, IdentityProviderSection, Listen, LogSection,
     Network, OrgSection, ProviderSection, RelaySection, StoreSection,
 };
+use crate::log::LogLevel;
 
 /// The folder's files that are not of one process.
 const TOPOLOGY: &str = "topology.toml";
@@ -160,7 +161,7 @@ fn config(federation: &Federation, host: &HostSpec) -> Config {
             resolve: resolve.collect(),
         },
         store: keeps_rows.then(|| StoreSection { file: store_of(host).into() }),
-        log: LogSection { file: Some(log_of(host).into()), ..LogSection::default() },
+        log: LogSection { file: Some(log_of(host).into()), level: level_of(host), ..LogSection::default() },
         provider: (host.role == Role::Provider).then(|| provider(federation)),
         cluster: match &host.role {
             Role::Cluster(name) => cluster(federation, name),
@@ -249,6 +250,11 @@ fn store_of(host: &HostSpec) -> String {
 
 fn log_of(host: &HostSpec) -> String {
     format!("log/{}.jsonl", host.name)
+}
+
+/// Whoever checks PRI-001 wants to see all that the provider could write.
+fn level_of(host: &HostSpec) -> LogLevel {
+    if host.role == Role::Provider { LogLevel::Debug } else { LogLevel::Info }
 }
 
 fn explanation(text: &str) -> String {

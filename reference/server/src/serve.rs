@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result};
 use fusion_deployment::services::{start_cluster, start_provider, start_relay};
 use fusion_deployment::{Hooks, Running};
 use fusion_runtime::net::live::LiveNet;
+use fusion_runtime::probe::Level;
 use fusion_runtime::store::{EmbeddedStore, MemoryStore};
-use fusion_runtime::{Clock, Host, Store, Tasks};
+use fusion_runtime::{Clock, Host, Probe, Store, Tasks};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -23,6 +24,7 @@ const GRACE: Duration = Duration::from_secs(10);
 struct Started {
     running: Running,
     tasks: Tasks,
+    probe: Arc<dyn Probe>,
 }
 
 /// Serves until SIGTERM or Ctrl-C.
@@ -67,12 +69,15 @@ async fn start(process: Process) -> Result<Started> {
     let net = Arc::new(LiveNet::new(network)?);
     let host = Host { probe: Arc::new(log), ..Host::live(&name, net, store) };
     let hooks = Hooks::default();
+    let role = part.word();
     let running = match part {
         Part::Provider { config, .. } => start_provider(&host, address, config, &hooks).await?,
         Part::Cluster { config, .. } => start_cluster(&host, address, config, &hooks).await?,
         Part::Relay { config, role } => start_relay(&host, role, config, &hooks).await?,
     };
-    Ok(Started { running, tasks: host.tasks })
+    let fields = json!({ "role": role, "version": env!("CARGO_PKG_VERSION") });
+    host.probe.log(Level::Info, "process.serving", fields);
+    Ok(Started { running, tasks: host.tasks, probe: host.probe })
 }
 
 fn open(path: &Path) -> Result<EmbeddedStore> {
@@ -87,6 +92,9 @@ fn open(path: &Path) -> Result<EmbeddedStore> {
 async fn drain(started: &[Started]) {
     started.iter().for_each(|one| one.running.stop());
     let all = futures_util::future::join_all(started.iter().map(|one| one.running.drained()));
-    let _ = Clock::real().timeout(GRACE, all).await;
-    started.iter().for_each(|one| one.tasks.abort_all());
+    let finished = Clock::real().timeout(GRACE, all).await.is_ok();
+    for one in started {
+        one.tasks.abort_all();
+        one.probe.log(Level::Info, "process.stopped", json!({ "finished": finished }));
+    }
 }
