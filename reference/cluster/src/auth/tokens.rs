@@ -3,6 +3,8 @@
 //! Expiry is judged on the host's clock, never by `jsonwebtoken`, which would read the machine's.
 //! Not here: which key speaks for whom (`keyring.rs`, `verifier.rs`).
 
+use std::sync::LazyLock;
+
 use fusion_protocol::{Code, Problem};
 use fusion_runtime::Timestamp;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
@@ -13,6 +15,16 @@ pub(super) const LEEWAY_SECONDS: u64 = 5;
 
 /// The longest token that is looked at, in octets.
 const TOKEN_MAX: usize = 8 << 10;
+
+/// Nothing but the signature is judged by the library.
+static SIGNATURE_ONLY: LazyLock<Validation> = LazyLock::new(|| {
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation.required_spec_claims.clear();
+    validation
+});
 
 /// What a token says before anything of it has been proved.
 pub(super) struct Unproved<C> {
@@ -41,12 +53,7 @@ pub(super) fn claims<C: DeserializeOwned>(token: &str) -> Result<C, Problem> {
 
 /// Whether `key` signed the token.
 pub(super) fn signed_by(token: &str, key: &DecodingKey) -> Result<(), Problem> {
-    let mut validation = Validation::new(Algorithm::EdDSA);
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation.required_spec_claims.clear();
-    jsonwebtoken::decode::<serde::de::IgnoredAny>(token, key, &validation)
+    jsonwebtoken::decode::<serde::de::IgnoredAny>(token, key, &SIGNATURE_ONLY)
         .map(drop)
         .map_err(|_| Problem::new(Code::Unauthorized).detail("the token's signature does not hold"))
 }
