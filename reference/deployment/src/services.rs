@@ -156,8 +156,10 @@ impl Running {
     /// elsewhere (OPS-004). [`Running::drained`] waits for its end.
     pub fn stop(&self) {
         self.serving.stop();
-        if let Service::Cluster(cluster) = &self.service {
-            cluster.drain_sockets();
+        match &self.service {
+            Service::Provider(provider) => provider.drain_polls(),
+            Service::Cluster(cluster) => cluster.drain_sockets(),
+            Service::Relay(_) => {}
         }
     }
 

@@ -21,17 +21,25 @@ const SUBJECT: &str = "domain-map.changed";
 pub(crate) async fn after(provider: &Shared, after: Count, wait_seconds: u64) -> Result<DomainFeed, Problem> {
     let clock = &provider.host.clock;
     let until = clock.now() + Duration::from_secs(wait_seconds.min(WAIT_SECONDS_MAX));
+    let mut draining = provider.draining.subscribe();
     loop {
         // Subscribed before looking, so that a change between the two is heard.
         let mut changed = provider.host.bus.subscribe(SUBJECT);
         let (version, changes) = claims::changes(provider, after, CHANGES_MAX).await?;
         let left = until.saturating_sub(clock.now());
         // A replica that is ahead of us is told so at once: it knows not to go back.
-        if version != after || left.is_zero() {
+        if version != after || left.is_zero() || *draining.borrow() {
             let consumer_clusters = provider.config.consumer_clusters.clone();
             return Ok(DomainFeed { version, changes, consumer_clusters });
         }
-        let _ = clock.timeout(left, changed.next()).await;
+        let news = async {
+            tokio::select! {
+                biased;
+                _ = draining.wait_for(|draining| *draining) => {}
+                _ = changed.next() => {}
+            }
+        };
+        let _ = clock.timeout(left, news).await;
     }
 }
 

@@ -20,6 +20,7 @@ use fusion_cluster::auth::Keyring;
 use fusion_runtime::Host;
 use fusion_runtime::http::Client;
 use fusion_runtime::store::StoreError;
+use tokio::sync::watch;
 
 pub use config::{OrgAccount, ProviderConfig, TTL_SECONDS};
 
@@ -35,6 +36,8 @@ struct Shared {
     config: ProviderConfig,
     /// Who signed a cluster's call.
     keyring: Keyring,
+    /// True once long polls are to be answered at once.
+    draining: watch::Sender<bool>,
 }
 
 /// Why a provider did not start.
@@ -64,7 +67,8 @@ impl Provider {
     pub async fn start(host: Host, config: ProviderConfig) -> Result<Self, StartError> {
         let http = Client::new(&host);
         let keyring = Keyring::new(&host, &http, &config.template);
-        let provider = Self(Arc::new(Shared { host, config, keyring }));
+        let draining = watch::Sender::new(false);
+        let provider = Self(Arc::new(Shared { host, config, keyring, draining }));
         for claim in provider.0.config.domains.clone() {
             let (domain, org) = (claim.domain.to_string(), claim.org.clone());
             claims::claim_at_start(&provider.0, claim).await.map_err(|problem| StartError::Claim {
@@ -74,6 +78,11 @@ impl Provider {
             })?;
         }
         Ok(provider)
+    }
+
+    /// Answers long polls at once, for good: a graceful end need not wait for them (OPS-004).
+    pub fn drain_polls(&self) {
+        self.0.draining.send_replace(true);
     }
 
     /// Everything that the provider serves, behind one listener.
