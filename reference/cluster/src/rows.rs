@@ -40,6 +40,19 @@ pub(crate) async fn load<T: DeserializeOwned>(store: &dyn Store, key: Key) -> Re
     Ok(Loaded { key, row, value })
 }
 
+/// Loads several rows as of one moment, in the order of `keys`.
+pub(crate) async fn load_all<T: DeserializeOwned>(
+    store: &dyn Store,
+    keys: Vec<Key>,
+) -> Result<Vec<Loaded<T>>, Problem> {
+    let rows = store.get(&keys).await.map_err(refused)?;
+    let loaded = keys.into_iter().zip(rows).map(|(key, row)| {
+        let value = row.as_ref().map(read).transpose()?;
+        Ok(Loaded { key, row, value })
+    });
+    loaded.collect()
+}
+
 /// Loads rows whose key starts with `prefix`, in order, at most `limit`.
 pub(crate) async fn list<T: DeserializeOwned>(
     store: &dyn Store,

@@ -220,10 +220,11 @@ impl Conversation {
     /// # Errors
     /// See [`Refusal`].
     pub fn post(&mut self, author: Author<'_>, act: &Act, about: &About<'_>) -> Result<Posted, Refusal> {
-        self.takes_writes()?;
+        // Nobody else learns where it went.
         if !self.is_participant(author.user) {
             return Err(Refusal::NotParticipant);
         }
+        self.takes_writes()?;
         self.allows(author.user, act, about)?;
         let seq = self.last_seq.next();
         self.last_seq = seq;
@@ -283,6 +284,16 @@ impl Conversation {
         let reachable = self.participants.iter().filter(|participant| participant.unreachable.is_none());
         let announce = |to: &Participant| Announce { to: to.clone(), membership: Membership::Member, event };
         reachable.map(announce).collect()
+    }
+
+    /// A participant who could not be resolved at first is found: who that is stays fixed from now on.
+    /// Answers whether that is news.
+    pub fn found(&mut self, user: &Address, incarnation: Incarnation, cluster: &ClusterName) -> bool {
+        let unresolved = |one: &&mut Participant| one.user == *user && one.incarnation.is_none();
+        let Some(participant) = self.participants.iter_mut().find(unresolved) else { return false };
+        participant.incarnation = Some(incarnation);
+        participant.cluster = Some(cluster.clone());
+        true
     }
 
     /// RDV-002: nobody at `user`'s cluster will ever take the announcement, for this reason.

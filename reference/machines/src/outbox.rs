@@ -320,9 +320,16 @@ impl<R: Clone> Outbox<R> {
         }
     }
 
+    /// Whether `cluster` answered when it was last tried, as far as anybody remembers.
+    #[must_use]
+    pub fn is_reachable(&self, cluster: &ClusterName) -> bool {
+        self.peers.get(cluster).is_none_or(|peer| peer.attempts == 0)
+    }
+
     /// `cluster` is there: what waits for it is due at once, and so is whoever could not be resolved.
-    pub fn contact(&mut self, cluster: &ClusterName) {
-        let Some(peer) = self.peers.get_mut(cluster).filter(|peer| peer.attempts > 0) else { return };
+    /// Answers whether that is news.
+    pub fn contact(&mut self, cluster: &ClusterName) -> bool {
+        let Some(peer) = self.peers.get_mut(cluster).filter(|peer| peer.attempts > 0) else { return false };
         peer.attempts = 0;
         if let Some(until) = peer.not_before.take() {
             self.asleep.remove(&(until, Sleeper::Peer(cluster.clone())));
@@ -336,6 +343,7 @@ impl<R: Clone> Outbox<R> {
             }
         }
         self.forget_idle(cluster);
+        true
     }
 
     /// Removes a lane with all its rows, wherever it stands: they are done, or have become pointless.
@@ -357,6 +365,11 @@ impl<R: Clone> Outbox<R> {
             }
         }
         waiting.rows.into()
+    }
+
+    /// All rows of a lane, in order.
+    pub fn rows(&self, lane: &Lane) -> impl Iterator<Item = &Row<R>> {
+        self.lanes.get(lane).into_iter().flat_map(|waiting| &waiting.rows)
     }
 
     /// When something that sleeps is due; `None`: nothing sleeps.

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::place;
 use crate::rows::{self, Committed, Loaded};
 use crate::users::{self, UserRow};
-use crate::{Cluster, StartError, locus, mercury};
+use crate::{Cluster, StartError, index, locus, mercury};
 
 /// The pause after an attempt that failed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -68,6 +68,7 @@ pub(super) async fn finish(cluster: &Cluster, user: &Address) -> Result<(), Prob
         return Ok(());
     }
     // Objects homed here live on while a participant does, and pair slots stay (CNV-003).
+    index::erase(cluster, user).await?;
     locus::erase(cluster, user).await?;
     mercury::erase(cluster, user).await?;
     place::leave(cluster, user).await?;

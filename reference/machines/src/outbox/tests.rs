@@ -78,7 +78,9 @@ fn a_sign_of_life_makes_everything_due_at_once() {
     outbox.add(lane("s", 2), row(2));
     outbox.to_resolve();
     outbox.not_resolved(&user(2), NOW, 0);
-    outbox.contact(&cluster(1));
+    assert!(!outbox.is_reachable(&cluster(1)));
+    assert!(outbox.contact(&cluster(1)));
+    assert!(outbox.is_reachable(&cluster(1)));
     assert_eq!(ids(&take(&mut outbox, 1, NOW)), [1]);
     assert_eq!(outbox.to_resolve(), BTreeSet::from([user(2)]));
     assert_eq!(outbox.next_due(), None);
@@ -211,7 +213,7 @@ impl World {
                 let lanes: Vec<_> = all.into_iter().map(|taken| taken.lane).collect();
                 self.outbox.unreachable(&cluster(to), &lanes, self.now, 0);
             }
-            Step::Contact { cluster: number } => self.outbox.contact(&cluster(number)),
+            Step::Contact { cluster: number } => drop(self.outbox.contact(&cluster(number))),
             Step::Wait => self.now = self.outbox.next_due().unwrap_or(self.now).max(self.now),
         }
     }
