@@ -319,8 +319,9 @@ async fn next_hint(hints: &mut Subscription) -> Hint {
     }
 }
 
+/// Whatever cannot be done now is one code, on which a device comes back.
 fn closing(problem: Problem) -> End {
-    End::Closing(problem.code)
+    End::Closing(if problem.status >= 500 { Code::Unavailable } else { problem.code })
 }
 
 fn broken(error: WsError) -> End {
