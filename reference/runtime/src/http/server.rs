@@ -11,6 +11,7 @@ use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use fusion_protocol::{Code, Problem, limits, problem};
 use http::{Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,9 +21,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tower::Service as _;
 
 use super::{HyperTimer, PeerAddr};
-use crate::Host;
 use crate::net::{Listener, Stream};
 use crate::probe::Level;
+use crate::{Clock, Host};
 
 /// How many connections one listening address serves at once, WebSockets included; further ones wait
 /// to be accepted.
@@ -34,6 +35,10 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// hyper's read and write buffers never grow beyond this; a header beyond SEC-007 is refused before.
 const BUFFER_MAX: usize = 64 << 10;
+
+/// How much of a refused body is still read, so that the answer arrives, and for how long.
+const LINGER_MAX: usize = 8 * limits::BODY_MAX;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the accept loop rests after a failure (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -149,7 +154,9 @@ impl Server {
         let (router, held, mut stop) = (self.router.clone(), slot.clone(), self.stop.subscribe());
         // Keeps `stop` from ending when the accept loop does.
         let sender = self.stop.clone();
-        let service = service_fn(move |request| answer(router.clone(), request, peer, slot.clone()));
+        let host = self.host.clone();
+        let service =
+            service_fn(move |request| answer(host.clone(), router.clone(), request, peer, slot.clone()));
         let connection = self.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         async move {
             let mut connection = std::pin::pin!(connection);
@@ -167,17 +174,28 @@ impl Server {
 }
 
 async fn answer(
+    host: Host,
     mut router: Router,
     mut request: Request<Incoming>,
     peer: SocketAddr,
     slot: Slot,
 ) -> Result<Response<Body>, Infallible> {
     if announced_body(&request) > limits::BODY_MAX as u64 {
+        // Read on while the answer goes out: a connection closed with bytes unread is reset, and a client
+        // that is still sending would never see the answer.
+        host.tasks.spawn(linger(host.clock.clone(), request.into_body()));
         return Ok(too_large());
     }
     request.extensions_mut().insert(PeerAddr(peer));
     request.extensions_mut().insert(slot);
     router.call(request).await
+}
+
+/// Reads what nobody wants, a bounded amount for a bounded time.
+async fn linger(clock: Clock, body: Incoming) {
+    let mut body = Limited::new(body, LINGER_MAX);
+    let reading = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = clock.timeout(LINGER_TIMEOUT, reading).await;
 }
 
 fn announced_body(request: &Request<Incoming>) -> u64 {
