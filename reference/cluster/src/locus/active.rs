@@ -74,7 +74,6 @@ pub(super) async fn list(cluster: &Cluster, user: &UserRef) -> Result<Vec<Active
 }
 
 /// Removes the lists of a user who is deleted (PRO-005).
-#[allow(dead_code, reason = "for provisioning")]
 pub(crate) async fn erase(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
     let store = &*cluster.host.store;
     for concept in ["active", "active-now"] {

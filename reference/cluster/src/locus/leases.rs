@@ -12,14 +12,13 @@ use fusion_machines::locus::{Event, Locus};
 use fusion_protocol::locus::{ACTIVE_RENEW_SECONDS, LEASE_SECONDS, RING_SECONDS};
 use fusion_protocol::{Address, Code, Count, Problem, Uuid};
 use fusion_runtime::probe::Level;
-use fusion_runtime::store::{Batch, Key};
+use fusion_runtime::store::Key;
 use serde_json::json;
 use tokio::sync::Notify;
 
 use super::effects;
 use super::store::{self, Home};
-use crate::rows::{self, Committed};
-use crate::{Cluster, StartError, media, outbox};
+use crate::{Cluster, StartError, media};
 
 const LEASE: Duration = Duration::from_secs(LEASE_SECONDS);
 const RING: Duration = Duration::from_secs(RING_SECONDS);
@@ -298,18 +297,12 @@ async fn expire(cluster: &Cluster, due: &Due) -> Result<(), Problem> {
 }
 
 async fn renew(cluster: &Cluster, due: &Due) -> Result<(), Problem> {
-    let home = Home::hold(cluster, due.conversation).await;
+    let home = Home::of(cluster, due.conversation);
     let locus = home.read().await?;
-    if !locus.is_active() || locus.instance != due.instance {
-        return Ok(());
+    if locus.is_active() && locus.instance == due.instance {
+        effects::renew(&home, &locus).await;
+        cluster.leases.set(due.clone(), cluster.host.clock.now() + RENEW);
     }
-    let mut batch = Batch::default();
-    effects::renew(&home, &mut batch, &locus)?;
-    // A conflict can only be of the outbox's making; a renewal is as good a moment later.
-    if rows::commit(&*cluster.host.store, batch).await? == Committed::Yes {
-        outbox::wake(cluster);
-    }
-    cluster.leases.set(due.clone(), cluster.host.clock.now() + RENEW);
     Ok(())
 }
 

@@ -20,7 +20,6 @@ use fusion_protocol::locus::Replaces;
 use fusion_protocol::{Problem, Uuid};
 use fusion_runtime::store::Batch;
 
-#[allow(unused_imports, reason = "for the outbox and for provisioning")]
 pub(crate) use active::{erase, write_active};
 pub(crate) use http::{call_routes, list_routes};
 pub(crate) use leases::Leases;
@@ -34,7 +33,6 @@ pub(crate) async fn start(cluster: &Cluster) -> Result<(), StartError> {
 }
 
 /// LOC-001: the persistent locus of a new conversation, in the conversation's own commit.
-#[allow(dead_code, reason = "for the conversation")]
 pub(crate) fn create(cluster: &Cluster, batch: &mut Batch, conversation: Uuid) {
     let _ = cluster;
     store::create(batch, conversation);
@@ -42,7 +40,6 @@ pub(crate) fn create(cluster: &Cluster, batch: &mut Batch, conversation: Uuid) {
 
 /// SEC-006: the conversation's members have changed, durably: who is no longer in it is out of the call.
 /// Call it after the commit, and again when it fails.
-#[allow(dead_code, reason = "for the conversation")]
 pub(crate) async fn members_changed(cluster: &Cluster, conversation: Uuid) -> Result<(), Problem> {
     let home = Home::hold(cluster, conversation).await;
     let membership = conversation::membership(cluster, conversation).await?;
@@ -52,7 +49,6 @@ pub(crate) async fn members_changed(cluster: &Cluster, conversation: Uuid) -> Re
 
 /// LOC-004: the conversation is sealed, durably: its call, if any, ends here and goes on at the winner's
 /// locus. Returns what the winner is to be told, the same whenever it is asked.
-#[allow(dead_code, reason = "for the conversation")]
 pub(crate) async fn move_away(cluster: &Cluster, conversation: Uuid) -> Result<Vec<Replaces>, Problem> {
     let home = Home::hold(cluster, conversation).await;
     let locus = home.step(Event::Move).await?.locus;
@@ -67,7 +63,6 @@ pub(crate) async fn move_away(cluster: &Cluster, conversation: Uuid) -> Result<V
 
 /// LOC-004: calls of the losing conversation go on in the locus of this one, with those who were in
 /// them. Each is taken over once, however often this is called.
-#[allow(dead_code, reason = "for the conversation")]
 pub(crate) async fn take_over(
     cluster: &Cluster,
     conversation: Uuid,

@@ -3,3 +3,4 @@
 mod active;
 mod calls;
 mod media;
+mod race;
