@@ -86,7 +86,6 @@ impl Provider {
     }
 
     /// Everything that the provider serves, behind one listener.
-    #[must_use]
     pub fn router(&self) -> Router {
         http::router(&self.0)
     }
