@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long)]
     read_only: bool,
     /// How many checks are under way at a time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=256))]
     at_once: u16,
     /// How many times its own time limit each check may take, for slow networks.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]

@@ -58,7 +58,7 @@ pub enum Progress {
 impl Default for Options {
     fn default() -> Self {
         let (_, stop) = watch::channel(false);
-        Self { only: Vec::new(), at_once: 8, patience: 1, stop, engine: "live".to_owned() }
+        Self { only: Vec::new(), at_once: 16, patience: 1, stop, engine: "live".to_owned() }
     }
 }
 
@@ -87,8 +87,7 @@ pub async fn run_recorded(
     recorder.record(began, "suite", None, Body::World(world(&target, &options.engine)));
     recorder.record(began, "suite", None, Body::Phase { phase: Phase::Act });
     let clusters = health(host, &target).await;
-    let planned: Vec<(usize, Check)> =
-        checks().into_iter().enumerate().filter(|(_, check)| selected(check.id, &options.only)).collect();
+    let planned = planned(&options.only);
     progress(Progress::Planned(planned.len()));
     let nobody = clusters.iter().all(|health| health.trouble.is_some());
     let checks = if nobody {
@@ -123,6 +122,15 @@ pub async fn run_recorded(
 pub fn chosen(patterns: &[String]) -> Vec<(Check, &'static CheckEntry)> {
     let chosen = checks().into_iter().filter(|check| selected(check.id, patterns));
     chosen.map(|check| (check, check.entry())).collect()
+}
+
+/// The chosen checks with their places in the catalogue, in the order of playing: first what only asks,
+/// for it is answered soonest; then from the catalogue's end, where those are that wait the longest.
+fn planned(patterns: &[String]) -> Vec<(usize, Check)> {
+    let chosen = checks().into_iter().enumerate().filter(|(_, check)| selected(check.id, patterns));
+    let mut planned: Vec<_> = chosen.collect();
+    planned.sort_by_key(|(place, check)| (check.safety, std::cmp::Reverse(*place)));
+    planned
 }
 
 /// Plays the checks, a few at a time, and answers in the catalogue's order.

@@ -17,6 +17,9 @@ use crate::stage::{Judged as _, Stage};
 /// How long after the last word the provider plane is searched: time for what leaks late.
 const LEAKS_LATE: Duration = Duration::from_secs(2);
 
+/// How many of the private things found are named one by one.
+const HITS_SHOWN: usize = 5;
+
 pub(super) const CHECKS: &[Check] = &[
     Check::new("PRI-001.canaries", &[Need::Private, Need::TwoOrgs, Need::Keys, Need::Evidence], |stage| {
         Box::pin(canaries(stage))
@@ -76,7 +79,7 @@ fn search(stage: &Stage, canaries: &Canaries, domain: &Domain) -> Checked {
             stage.crew.recorder.record(stage.host().clock.now(), "provider", None, Body::Sink(sink));
         }
     }
-    for hit in &found {
+    for hit in found.iter().take(HITS_SHOWN) {
         stage.saw("canary-found", Verdict::Fail, hit);
     }
     if !found.is_empty() {

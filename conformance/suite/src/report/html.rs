@@ -6,6 +6,7 @@ use fusion_history::Ruling;
 
 use super::{CheckReport, Report, RequirementReport};
 use crate::catalogue::catalogue;
+use crate::check::Verdict;
 use crate::transcript::Exchange;
 
 /// The report as a page. It loads nothing from anywhere.
@@ -111,10 +112,12 @@ fn troubles(report: &Report, page: &mut String) {
 fn observations(check: &CheckReport, page: &mut String) {
     page.push_str("<table>\n");
     for seen in &check.observations {
+        // A code says what is wrong; of what is right it would say the contrary.
+        let code = if seen.verdict == Verdict::Pass { "" } else { &seen.code };
         let _ = writeln!(
             page,
             "<tr><td class=\"v {v}\">{v}<td><code>{}</code><td>{}<td class=\"soft\">{:.3} s",
-            escape(&seen.code),
+            escape(code),
             escape(&seen.text),
             seen.at_us as f64 / 1e6,
             v = seen.verdict,
@@ -164,7 +167,7 @@ fn matrix(report: &Report, page: &mut String) {
             escape(&it.title),
             id = escape(&it.id),
             class = class(it),
-            verdict = it.verdict.map_or("not seen", crate::check::Verdict::as_str),
+            verdict = it.verdict.map_or("not seen", Verdict::as_str),
         );
     }
     page.push_str("</table></details>\n");
@@ -215,7 +218,7 @@ fn judges(report: &Report, page: &mut String) {
 }
 
 fn class(requirement: &RequirementReport) -> &'static str {
-    requirement.verdict.map_or("none", crate::check::Verdict::as_str)
+    requirement.verdict.map_or("none", Verdict::as_str)
 }
 
 fn escape(text: &str) -> String {
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_page_without_trouble_has_no_section_for_it() {
-        let report = crate::report::tests::report(&[("SEC-002.own-server", crate::check::Verdict::Pass)]);
+        let report = crate::report::tests::report(&[("SEC-002.own-server", Verdict::Pass)]);
         assert!(!render(&report).contains("What is wrong"));
     }
 

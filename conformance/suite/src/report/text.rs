@@ -12,6 +12,8 @@ use crate::check::Verdict;
 
 /// How wide the widest verdict is.
 const VERDICT_WIDTH: usize = 14;
+/// How many violations of one judge are spelt out; JSON has more.
+const VIOLATIONS_SHOWN: usize = 3;
 
 /// Writes one line about a check.
 ///
@@ -42,8 +44,11 @@ pub fn write_end(report: &Report, to: &mut impl Write) -> io::Result<()> {
         write_trouble(check, to)?;
     }
     for judge in &report.judges {
-        for violation in &judge.violations {
+        for violation in judge.violations.iter().take(VIOLATIONS_SHOWN) {
             writeln!(to, "\n{} by judge {}: {}", violation.requirement, judge.judge, violation.statement)?;
+        }
+        if judge.violated > VIOLATIONS_SHOWN as u64 {
+            writeln!(to, "  and {} more", judge.violated - VIOLATIONS_SHOWN as u64)?;
         }
     }
     for left in &report.left_behind {
