@@ -186,3 +186,25 @@ async fn an_erasure_that_a_crash_broke_off_is_finished_after_the_restart() {
     world.clock.sleep(std::time::Duration::from_secs(1)).await;
     assert_eq!(left(&world), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_users_index_is_empty_for_the_next_person() {
+    let world = World::new(&["a"]).await;
+    let alice = world.user("a", "alice@a.example").await;
+    let (_, made) = add(&world, "a", "bob@a.example").await;
+    let person = |incarnation| fusion_protocol::UserRef { user: address("bob@a.example"), incarnation };
+    let old = person(incarnation(&world, "a", "bob@a.example").await);
+    let create = json!({ "participants": ["bob@a.example"], "kind": "oneToOne" });
+    let token = world.token("a", &alice);
+    let (status, body) = world.post("a", Service::Conv, "/v1/conversations", &token, create).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    let index = "/v1/users/bob%40a.example/index";
+    let (status, body) = world.get("a", Service::Conv, index, &world.token("a", &old)).await;
+    assert_eq!((status, body["entries"].as_array().map(Vec::len)), (StatusCode::OK, Some(1)), "{body}");
+    let location: Url = made["meta"]["location"].as_str().unwrap().parse().unwrap();
+    world.send(Method::DELETE, &location, &world.admin_token("a"), None).await;
+    add(&world, "a", "bob@a.example").await;
+    let new = person(incarnation(&world, "a", "bob@a.example").await);
+    let (status, body) = world.get("a", Service::Conv, index, &world.token("a", &new)).await;
+    assert_eq!((status, body["entries"].as_array().map(Vec::len)), (StatusCode::OK, Some(0)), "{body}");
+}
