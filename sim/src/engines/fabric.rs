@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use fusion_deployment::services::Service;
 use fusion_deployment::{Addressing, Federation, Hooks, HostSpec, Running, assemble, start_host};
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
@@ -222,7 +223,12 @@ impl Stage for FabricStage {
     }
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
-        Vec::new()
+        let running = lock(&self.running);
+        let accounts = running.iter().filter_map(|(name, running)| match &running.service {
+            Service::Relay(relay) => Some((name, relay.counters())),
+            Service::Provider(_) | Service::Cluster(_) => None,
+        });
+        accounts.flat_map(|(name, account)| account.legs.into_iter().map(|leg| (name.clone(), leg))).collect()
     }
 }
 

@@ -85,7 +85,10 @@ impl Cast<'_> {
         let path = format!("/v1/users/{}/index", device.user().path_segment());
         let url = device.target().template.url(&at, Service::Conv, &path);
         let ask = Ask::new(Method::GET, url).token(token);
-        let _ = device.trespass("the token of another cluster", "SEC-003", Code::WrongAudience, &ask).await;
+        let _ = persistent(device, async || {
+            device.trespass("the token of another cluster", "SEC-003", Code::WrongAudience, &ask).await
+        })
+        .await;
     }
 }
 

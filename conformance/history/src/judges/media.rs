@@ -6,7 +6,7 @@ use fusion_protocol::locus::LocusState;
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Url, Uuid};
 
-use crate::event::{Answer, Body, Call, EventId, Media};
+use crate::event::{Answer, Body, Call, EventId, FaultPhase, Media};
 use crate::facts::Facts;
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
@@ -16,7 +16,8 @@ use crate::judges::security::trespasses;
 const GRACE_US: u64 = 1_000_000;
 
 /// MED-001: only a leg with a valid token of the current instance sends or receives, and its packets
-/// stop within a second when its participant leaves or the instance ends.
+/// stop within a second when its participant leaves or the instance ends. While a fault lasts, the second
+/// does not run: a relay that is paused or cut off from its home cannot learn of the end.
 ///
 /// A case is a leg that sent or received and whose end was seen, an intruder that tried, and each
 /// trespass against the requirement.
@@ -25,8 +26,10 @@ pub(super) struct MediaEndsWithTheCall;
 /// A device's part in a call, as far as media go.
 #[derive(Default)]
 struct Legs<'h> {
-    /// By leg: which call, and when it ended.
+    /// By leg: when it ended.
     ends: BTreeMap<Uuid, End>,
+    /// When faults lasted.
+    faults: Faults,
     /// By SSRC: the accounts of those who sent with it.
     senders: BTreeMap<u32, Vec<&'h Media>>,
 }
@@ -52,7 +55,7 @@ impl Judge for MediaEndsWithTheCall {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         trespasses(facts, "MED-001", case);
-        let mut legs = Legs { ends: ends(facts), senders: BTreeMap::new() };
+        let mut legs = Legs { ends: ends(facts), faults: Faults::of(facts), senders: BTreeMap::new() };
         let accounts = || {
             facts.seen().filter_map(|event| match &event.body {
                 Body::Media(media) => Some((event.id, media)),
@@ -82,7 +85,7 @@ fn judge_receiver(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebo
         case.violated("unbound-received", statement, [id]);
     }
     if let (Some(end), Some(last_us)) = (legs.ends.get(&media.leg), media.last_received_us)
-        && last_us > end.at_us.saturating_add(GRACE_US)
+        && last_us > legs.faults.calm_after(end.at_us, GRACE_US)
     {
         let late = millis(last_us - end.at_us);
         let statement = format!("a leg of {locus}, call {instance}, received media {late} ms after its end");
@@ -111,11 +114,56 @@ fn judge_sources(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Caseboo
         let ends: Option<Vec<End>> =
             entitled.iter().map(|sender| legs.ends.get(&sender.leg).copied()).collect();
         let last_end = ends.and_then(|ends| ends.into_iter().max_by_key(|end| end.at_us));
-        if let Some(end) = last_end.filter(|end| source.last_us > end.at_us.saturating_add(GRACE_US)) {
+        if let Some(end) = last_end.filter(|end| source.last_us > legs.faults.calm_after(end.at_us, GRACE_US))
+        {
             let late = millis(source.last_us - end.at_us);
             let statement = format!("packets of a leg of {locus} were forwarded {late} ms after its end");
             case.violated("sent-after-the-end", statement, [end.seen, id]);
         }
+    }
+}
+
+/// The times during which at least one fault lasted.
+#[derive(Default)]
+struct Faults {
+    /// From and until, apart from each other, in order.
+    spans_us: Vec<(u64, u64)>,
+}
+
+impl Faults {
+    fn of(facts: &Facts<'_>) -> Self {
+        let mut began: BTreeMap<&str, u64> = BTreeMap::new();
+        let mut spans: Vec<(u64, u64)> = Vec::new();
+        for event in facts.seen() {
+            let Body::Fault { fault, phase, .. } = &event.body else { continue };
+            match phase {
+                FaultPhase::Began => drop(began.insert(fault, event.at_us)),
+                FaultPhase::Ended => {
+                    spans.extend(began.remove(fault.as_str()).map(|from| (from, event.at_us)))
+                }
+            }
+        }
+        spans.extend(began.into_values().map(|from| (from, u64::MAX)));
+        spans.sort_unstable();
+        let mut spans_us: Vec<(u64, u64)> = Vec::new();
+        for (from, until) in spans {
+            match spans_us.last_mut() {
+                Some(last) if from <= last.1 => last.1 = last.1.max(until),
+                _ => spans_us.push((from, until)),
+            }
+        }
+        Self { spans_us }
+    }
+
+    /// When `grace_us` without any fault have passed since `at_us`.
+    fn calm_after(&self, at_us: u64, grace_us: u64) -> u64 {
+        let mut due = at_us.saturating_add(grace_us);
+        for (from, until) in &self.spans_us {
+            if *until > at_us && *from < due {
+                due = due.saturating_add(until - (*from).max(at_us));
+            }
+        }
+        due
     }
 }
 
@@ -215,6 +263,14 @@ mod tests {
             received: received.iter().map(source).collect(),
             last_received_us: received.iter().map(|(_, last_us)| *last_us).max(),
         }
+    }
+
+    #[test]
+    fn while_a_fault_lasts_the_second_does_not_run() {
+        let faults = Faults { spans_us: vec![(500_000, 700_000), (900_000, 5_000_000)] };
+        assert_eq!(faults.calm_after(0, SECOND), 5_300_000);
+        assert_eq!(faults.calm_after(600_000, SECOND), 5_800_000);
+        assert_eq!(faults.calm_after(6_000_000, SECOND), 7_000_000);
     }
 
     /// Alice has leg 1 and Bob leg 2; Alice leaves after ten seconds. Answers when, in microseconds.
