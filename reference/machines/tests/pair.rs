@@ -4,6 +4,8 @@
 //! Only the machines of `pair` decide; this file is the world between them. What a cluster has decided is
 //! durable, what is under way may be lost at any time: so a crash is a loss followed by a repetition.
 
+#![expect(clippy::unwrap_used, reason = "what a test sets up is right")]
+
 use std::collections::BTreeSet;
 
 use fusion_machines::pair::{
@@ -36,7 +38,7 @@ struct Object {
 #[derive(Clone, Debug)]
 enum Message {
     Claim { home: Site, at: Site },
-    Answer { home: Site, decision: SlotDecision },
+    Answer { home: Site, decision: Box<SlotDecision> },
     Import { loser: Site, log: Vec<Post>, complete: bool },
     Imported { loser: Site },
     Settle { loser: Site, at: Site },
@@ -212,7 +214,7 @@ impl World {
     fn deliver(&mut self, message: Message) {
         match message {
             Message::Claim { home, at } => self.claimed(home, at),
-            Message::Answer { home, decision } => self.answered(home, decision),
+            Message::Answer { home, decision } => self.answered(home, *decision),
             Message::Import { loser, log, complete } => self.import(loser, &log, complete),
             Message::Imported { loser } => self.live(loser, LifeEvent::Exported),
             Message::Settle { loser, at } => {
@@ -245,7 +247,7 @@ impl World {
                 self.live(at, LifeEvent::Outranked { winner });
             }
         }
-        self.messages.push(Message::Answer { home, decision });
+        self.messages.push(Message::Answer { home, decision: Box::new(decision) });
     }
 
     fn answered(&mut self, home: Site, decision: SlotDecision) {
@@ -266,7 +268,7 @@ impl World {
         let known = &mut self.objects[winner].as_mut().unwrap().log;
         log.iter().for_each(|post| {
             if !known.contains(post) {
-                known.push(*post)
+                known.push(*post);
             }
         });
         if complete {
@@ -321,7 +323,9 @@ impl World {
         }
         assert!(self.bound.len() <= 1, "a pair has one bound conversation");
         for person in [0, 1] {
-            self.learnt[person].iter().for_each(|asked| drop(self.follow(*asked)));
+            for asked in &self.learnt[person] {
+                self.follow(*asked);
+            }
             let Some(asked) = self.look_up(person) else { continue };
             let log = &self.objects[self.follow(asked)].as_ref().unwrap().log;
             let own: Vec<_> = log.iter().filter(|post| post.0 == person).map(|post| post.1).collect();

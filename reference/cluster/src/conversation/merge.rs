@@ -158,8 +158,8 @@ pub(super) async fn import(
     if import.activities.len() > limits::PAGE_MAX {
         return Err(Problem::new(Code::Unprocessable).detail("too many activities in one import"));
     }
-    let _pair = hold_pair(cluster, &import.pair_key).await;
     {
+        let _pair = hold_pair(cluster, &import.pair_key).await;
         let _held = hold(cluster, id).await;
         while take_in(cluster, id, caller, &import).await? == Committed::Again {}
     }

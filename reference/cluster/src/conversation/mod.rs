@@ -76,7 +76,9 @@ pub(crate) async fn give_up_on(
     user: &Address,
     code: Code,
 ) -> Result<(), Problem> {
-    change(cluster, id, |conversation| conversation.give_up_on(user, code)).await
+    change(cluster, id, |conversation| conversation.give_up_on(user, code)).await?;
+    let Some(conversation) = store::conversation(cluster, id).await?.value else { return Ok(()) };
+    writing::remind(cluster, &conversation.creator.user, &conversation.place.url).await
 }
 
 /// A participant who could not be resolved at first has been found.

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::store::{Pair, SlotRow};
 use crate::Cluster;
-use crate::index::Changes;
+use crate::index::{self, Changes};
 use crate::outbox::{self, Announcement, Effect};
 use crate::rows::{self, Committed, Loaded};
 
@@ -109,6 +109,18 @@ impl<'a> Writing<'a> {
         let write = entry.write(cluster, cluster.host.entropy.uuid(), &one.to.user, &record);
         self.changes.write(&mut self.batch, cluster.name(), &write, Shown::Listed).await?;
         Ok(true)
+    }
+}
+
+/// Wakes a user served here: there is something to see in a conversation of theirs.
+pub(super) async fn remind(cluster: &Cluster, user: &Address, conversation: &Url) -> Result<(), Problem> {
+    let _held = index::hold(cluster, [user]).await;
+    loop {
+        let mut writing = Writing::new(cluster);
+        writing.changes.remind(&mut writing.batch, user, conversation).await?;
+        if writing.commit().await? == Committed::Yes {
+            return Ok(());
+        }
     }
 }
 

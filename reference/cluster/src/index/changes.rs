@@ -120,6 +120,18 @@ impl<'a> Changes<'a> {
         self.notify(batch, user, incarnation, cluster.host.entropy.uuid(), url, event, None).await
     }
 
+    /// Wakes a user's devices without a change of the index.
+    pub(crate) async fn remind(
+        &mut self,
+        batch: &mut Batch,
+        user: &Address,
+        url: &Url,
+    ) -> Result<(), Problem> {
+        let Some(record) = self.served(user).await? else { return Ok(()) };
+        let (id, event) = (self.cluster.host.entropy.uuid(), EventType::ConversationChanged);
+        self.notify(batch, user, record.incarnation, id, url, event, None).await
+    }
+
     /// CNV-002: hides an entry from its user's list, or shows it again; `not-found` without an entry.
     pub(crate) async fn hide(&mut self, user: &Address, url: &Url, hidden: bool) -> Result<(), Problem> {
         let cluster = self.cluster;

@@ -52,6 +52,7 @@ async fn read(
     let more = entries.len() == limits::PAGE_MAX;
     let cursor = entries.last().map_or(now.max(after), |(place, _)| *place);
     let mut page = IndexPage { entries: Vec::with_capacity(entries.len()), cursor, more };
+    outbox::look(&cluster, &entries.iter().map(|(_, entry)| &entry.home).collect()).await;
     for (_, entry) in entries {
         let preview = store::preview(&cluster, &user.user, &entry).await?;
         let mut seen = entry.with_preview(preview);

@@ -8,6 +8,7 @@
 //! conversation (`conversation`).
 
 mod dispatch;
+mod reach;
 mod send;
 mod store;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use fusion_runtime::store::Batch;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+pub(crate) use reach::{is_reachable, look};
 pub(crate) use send::Fate;
 
 use crate::{Cluster, StartError, conversation, index};
@@ -145,6 +147,8 @@ struct State {
     senders: BTreeSet<(ClusterName, Channel)>,
     /// Who was not where they were thought to be.
     moved: BTreeSet<Address>,
+    /// Clusters that were looked at because somebody asked: when, and whether they were there.
+    looked: BTreeMap<ClusterName, reach::Look>,
 }
 
 /// A row that is known to be in the store.
@@ -211,14 +215,16 @@ pub(crate) fn wake(cluster: &Cluster) {
 
 /// `peer` is there: what waits for it is due at once.
 pub(crate) fn contact(cluster: &Cluster, peer: &ClusterName) {
-    if cluster.outbox.state().machine.contact(peer) {
+    let is_news = {
+        let mut state = cluster.outbox.state();
+        if let Some(look) = state.looked.get_mut(peer) {
+            look.met();
+        }
+        state.machine.contact(peer)
+    };
+    if is_news {
         wake(cluster);
     }
-}
-
-/// RDV-006: whether `peer` answered when it was last tried.
-pub(crate) fn is_reachable(cluster: &Cluster, peer: &ClusterName) -> bool {
-    cluster.outbox.state().machine.is_reachable(peer)
 }
 
 impl Outbox {

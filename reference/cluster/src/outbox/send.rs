@@ -15,6 +15,7 @@ use http::Method;
 use serde::Serialize;
 use serde_json::json;
 
+use super::reach::Look;
 use super::store::{self, DeadRow, OutboxRow};
 use super::{Effect, wake};
 use crate::peers::{self, PeerError};
@@ -148,7 +149,10 @@ async fn settle(cluster: &Cluster, peer: &ClusterName, taken: &[Taken<Arc<Outbox
         }
     }
     match unreachable.is_empty() {
-        true => drop(state.machine.contact(peer)),
+        true => {
+            state.looked.get_mut(peer).into_iter().for_each(Look::met);
+            state.machine.contact(peer);
+        }
         false => state.machine.unreachable(peer, &unreachable, now, entropy.u64()),
     }
 }
