@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 
 use support::client::Outside;
-use support::{Federation, program};
+use support::{Federation, Process, program};
 
 #[tokio::test]
 async fn one_process_serves_a_whole_federation_and_ends_gracefully() {
@@ -35,6 +35,22 @@ async fn one_process_serves_a_whole_federation_and_ends_gracefully() {
     let name = outside.user_name(&admin, &record).await.expect("the record can be read");
     assert_eq!(name, "alice@acme.example");
     assert_eq!(process.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn in_clear_only_when_the_operator_says_so() {
+    let federation = Federation::init().await;
+    let log = federation.path("log/all.txt");
+    let arguments =
+        ["--insecure-loopback", "--log-format", "text", "--log-file", log.to_str().expect("a plain path")];
+    let process = Process::start("all", &federation.path("federation.toml"), &arguments).await;
+    let outside = Outside::in_clear(&federation, "a", "acme");
+    let admin = outside.admin_token().await;
+    outside.provision_soon(&admin, "alice@acme.example").await;
+    assert_eq!(process.terminate().await, Some(0));
+    let lines = federation.text("log/all.txt");
+    assert!(lines.contains("info  provider process.serving role=provider"), "{lines}");
+    assert!(!lines.contains("alice"), "PRI-005");
 }
 
 #[tokio::test]

@@ -80,6 +80,26 @@ fn mistakes_say_where_they_stand_and_what_to_write_instead() {
     insta::assert_snapshot!(mistakes.join("\n\n"));
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_text_is_answered_by_a_panic(
+        cut in 0..1_000_usize,
+        length in 0..40_usize,
+        put in "[\\PC\n=\"\\[\\]]{0,12}",
+        which in 0..3_usize,
+    ) {
+        let (_, role, text) = EXAMPLES[which];
+        let from = text.floor_char_boundary(cut.min(text.len()));
+        let to = text.floor_char_boundary((from + length).min(text.len()));
+        let changed = format!("{}{put}{}", &text[..from], &text[to..]);
+        let file = Path::new("x.toml");
+        if let Ok(config) = fusion_settings::parse::<Config>(file, &changed) {
+            let read = Reader { file, text: &changed }.process(config, role);
+            proptest::prop_assert!(read.is_err(), "its certificates are not here");
+        }
+    }
+}
+
 #[test]
 fn secrets_of_orgs_are_not_printed() {
     let config: Config = fusion_settings::parse(Path::new("x.toml"), EXAMPLES[0].2).unwrap();

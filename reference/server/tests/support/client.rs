@@ -43,6 +43,15 @@ pub(crate) enum Failure {
 impl Outside {
     /// A client of `cluster`, of `org`.
     pub(crate) fn new(federation: &Federation, cluster: &str, org: &str) -> Self {
+        Self::with(federation, cluster, org, LiveConfig::default())
+    }
+
+    /// A client without TLS.
+    pub(crate) fn in_clear(federation: &Federation, cluster: &str, org: &str) -> Self {
+        Self::with(federation, cluster, org, LiveConfig { insecure_loopback: true, ..LiveConfig::default() })
+    }
+
+    fn with(federation: &Federation, cluster: &str, org: &str, config: LiveConfig) -> Self {
         let target: toml::Value =
             toml::from_str(&federation.text("target.toml")).expect("the target file is TOML");
         let text = |value: &toml::Value| value.as_str().expect("a text").to_owned();
@@ -51,7 +60,7 @@ impl Outside {
             resolve.insert(name, &text(&addresses[0])).expect("a name and its address");
         }
         let ca = federation.text(&text(&target["ca"]));
-        let net = LiveNet::new(LiveConfig { trust_pem: ca, resolve, ..LiveConfig::default() });
+        let net = LiveNet::new(LiveConfig { trust_pem: ca, resolve, ..config });
         let host = Host::live("outside", Arc::new(net.expect("a network")), Arc::new(MemoryStore::new()));
         let provider = text(&target["provider"]).parse().expect("a domain");
         let of_org = &target["org"][org];

@@ -55,16 +55,17 @@ impl Federation {
 
     /// Starts a process and waits until it serves.
     pub(crate) async fn start(&self, role: &str, file: &str) -> Process {
-        Process::start(role, &self.path(file)).await
+        Process::start(role, &self.path(file), &[]).await
     }
 }
 
 impl Process {
-    /// Starts a process and waits until it serves.
-    pub(crate) async fn start(role: &str, file: &Path) -> Self {
+    /// Starts a process with further arguments and waits until it serves.
+    pub(crate) async fn start(role: &str, file: &Path, arguments: &[&str]) -> Self {
         let mut child = program()
             .args(["serve", "--role", role, "--config"])
             .arg(file)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
