@@ -51,6 +51,7 @@ struct Slot {
     dropped_alone: u64,
     dropped_malformed: u64,
     dropped_closed: u64,
+    dropped_late: u64,
     sent: u64,
 }
 
@@ -135,7 +136,7 @@ impl Legs {
             Some(room) if open.instance > room.instance => self.end_room(open.locus),
             _ => {}
         }
-        if self.legs.len() - self.closed.len() >= self.limit {
+        if self.open_count() >= self.limit {
             return Err(OpenRefusal::Full);
         }
         Ok(self.insert(open, secrets))
@@ -190,6 +191,24 @@ impl Legs {
             self.fan_out(handle, locus);
         }
         &self.to
+    }
+
+    /// A datagram from `from` that is too late to be looked at: counted, and gone.
+    pub fn late(&mut self, from: SocketAddr) {
+        match self.by_address.get(&from).copied() {
+            Some(handle) => {
+                let slot = self.slot(handle);
+                slot.received += 1;
+                slot.dropped_late += 1;
+            }
+            None => self.unbound += 1,
+        }
+    }
+
+    /// How many legs are open.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.legs.len() - self.closed.len()
     }
 
     /// Closes a leg: from now on its packets are dropped. Closing it again, or one that never was, is
@@ -368,6 +387,7 @@ impl Slot {
             dropped_alone: 0,
             dropped_malformed: 0,
             dropped_closed: 0,
+            dropped_late: 0,
             sent: 0,
         }
     }
@@ -383,6 +403,7 @@ impl Slot {
             dropped_alone: Count(self.dropped_alone),
             dropped_malformed: Count(self.dropped_malformed),
             dropped_closed: Count(self.dropped_closed),
+            dropped_late: Count(self.dropped_late),
             sent: Count(self.sent),
         }
     }

@@ -77,6 +77,9 @@ pub struct LegCounters {
     pub dropped_malformed: Count,
     /// Those dropped because the leg was closed.
     pub dropped_closed: Count,
+    /// Those dropped because the relay stood still and found them too late.
+    #[serde(default)]
+    pub dropped_late: Count,
     /// Packets sent to it.
     pub sent: Count,
 }

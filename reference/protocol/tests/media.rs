@@ -42,6 +42,7 @@ fn the_accounts_of_a_relay() {
         dropped_alone: Count(1),
         dropped_malformed: Count(2),
         dropped_closed: Count(0),
+        dropped_late: Count(0),
         sent: Count(5),
     };
     let counters = Counters { legs: vec![account], unbound: Count(4) };

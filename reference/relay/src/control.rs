@@ -54,6 +54,7 @@ async fn open_leg(State(relay): State<Relay>, OwnCluster(open): OwnCluster<OpenL
     // A newer call of the locus ends the older one's legs.
     let opened = relay.legs().open(&open, secrets);
     let leg = opened.map_err(refused)?;
+    relay.stall.begin();
     relay.report(&[leg.id], "OPEN");
     Ok(json(StatusCode::CREATED, &leg))
 }

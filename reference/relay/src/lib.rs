@@ -10,6 +10,7 @@
 
 mod control;
 mod media;
+mod stall;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,8 @@ use fusion_runtime::net::Udp;
 use fusion_runtime::probe::StateChange;
 use fusion_runtime::{Host, http};
 use serde_json::json;
+
+use self::stall::Stall;
 
 /// How many legs are open at once, and how many closed ones are remembered.
 pub const LEGS_MAX: usize = 10_000;
@@ -62,6 +65,7 @@ pub struct Shared {
     audience: String,
     udp: Arc<dyn Udp>,
     legs: Mutex<Legs>,
+    stall: Stall,
 }
 
 /// Why a relay did not start.
@@ -110,16 +114,17 @@ impl Relay {
             keyring: Keyring::new(&host, &http::Client::new(&host), &config.template),
             audience: auth::issuer(&config.template, &config.cluster),
             legs: Mutex::new(Legs::new(advertised, LEGS_MAX)),
+            stall: Stall::default(),
             config,
             host,
             udp,
         }));
         relay.host.tasks.spawn(media::forward(relay.clone()));
+        relay.host.tasks.spawn(stall::watch(relay.clone()));
         Ok(relay)
     }
 
     /// The control interface: what the relay's own cluster asks.
-    #[must_use]
     pub fn router(&self) -> Router {
         control::router(self)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use fusion_machines::legs::Binding;
 use fusion_protocol::media::{DATAGRAM_MAX, Datagram, binding_response, parse};
 use fusion_runtime::probe::Level;
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use crate::Relay;
@@ -23,9 +24,20 @@ pub(crate) async fn forward(relay: Relay) {
     let mut to = Vec::new();
     loop {
         match relay.udp.recv_from(&mut buffer).await {
+            Ok((_, from)) if relay.stall.take(relay.host.clock.now()) => {
+                relay.legs().late(from);
+                throw_away(&relay, &mut buffer);
+            }
             Ok((length, from)) => take(&relay, &buffer[..length], from, &mut to).await,
             Err(error) => rest(&relay, &error).await,
         }
+    }
+}
+
+/// Whatever has piled up while the relay stood still.
+fn throw_away(relay: &Relay, buffer: &mut [u8]) {
+    while let Some(Ok((_, from))) = relay.udp.recv_from(buffer).now_or_never() {
+        relay.legs().late(from);
     }
 }
 

@@ -209,6 +209,24 @@ async fn a_wrong_token_is_not_answered_and_junk_does_not_stop_the_relay() {
 }
 
 #[tokio::test]
+async fn what_piles_up_while_the_relay_stands_still_is_thrown_away() {
+    let world = World::new().await;
+    let (alice, bob) = (world.open(1, 10, 1).await.unwrap(), world.open(2, 10, 1).await.unwrap());
+    let (phone, laptop) = (world.bound(&alice).await, world.bound(&bob).await);
+    world.relay.host.clock.sleep(SILENCE).await;
+    world.relay.host.tasks.pause();
+    for sequence in 0..5 {
+        phone.send(&rtp(alice.ssrc, sequence, 0, b"old")).await;
+    }
+    world.host.clock.sleep(Duration::from_secs(1)).await;
+    world.relay.host.tasks.resume();
+    assert_eq!(world.account(&alice, 5).await.dropped_late, Count(5));
+    let packet = rtp(alice.ssrc, 5, 0, b"new");
+    phone.send(&packet).await;
+    assert_eq!(laptop.receive().await, Some(packet));
+}
+
+#[tokio::test]
 async fn only_the_relays_own_cluster_may_open_legs_and_read_accounts() {
     let world = World::new().await;
     let open = OpenLeg { id: Uuid::from_u128(1), locus: Uuid::from_u128(1), instance: Count(1) };

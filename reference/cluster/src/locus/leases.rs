@@ -29,7 +29,7 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_secs(1);
 /// The pause before something that failed is tried again; doubles up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_millis(250);
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How many loci are looked at in one go at the start.
 const PAGE: usize = 1_000;
 

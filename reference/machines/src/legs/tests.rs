@@ -157,6 +157,7 @@ enum Act {
     Open { id: u8, locus: u8, instance: u64 },
     Bind { id: u8, from: u16 },
     Packet { from: u16, kind: u8 },
+    Late { from: u16 },
     CloseLeg { id: u8 },
     CloseInstance { locus: u8, instance: u64 },
 }
@@ -167,6 +168,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         2 => (id.clone(), locus.clone(), instance.clone())
             .prop_map(|(id, locus, instance)| Act::Open { id, locus, instance }),
         2 => (id.clone(), from.clone()).prop_map(|(id, from)| Act::Bind { id, from }),
+        1 => from.clone().prop_map(|from| Act::Late { from }),
         5 => (from, 0..4_u8).prop_map(|(from, kind)| Act::Packet { from, kind }),
         1 => id.prop_map(|id| Act::CloseLeg { id }),
         1 => (locus, instance).prop_map(|(locus, instance)| Act::CloseInstance { locus, instance }),
@@ -196,6 +198,7 @@ fn check(legs: &Legs, packets: u64, limit: usize) {
     let mut received = legs.unbound;
     for leg in legs.counters().legs {
         let dropped = leg.dropped_alone.0 + leg.dropped_malformed.0 + leg.dropped_closed.0;
+        let dropped = dropped + leg.dropped_late.0;
         assert_eq!(leg.received.0, leg.forwarded.0 + dropped, "MED-005: nothing is lost uncounted");
         received += leg.received.0;
     }
@@ -238,6 +241,10 @@ proptest! {
                     let to = legs.packet(device(from), &datagram).to_vec();
                     prop_assert_eq!(to.len(), expected.len(), "one copy each");
                     prop_assert_eq!(to.into_iter().collect::<BTreeSet<_>>(), expected);
+                }
+                Act::Late { from } => {
+                    strays += 1;
+                    legs.late(device(from));
                 }
                 Act::CloseLeg { id } => legs.close_leg(Uuid::from_u128(id.into())),
                 Act::CloseInstance { locus, instance } => {
