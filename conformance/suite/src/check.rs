@@ -149,7 +149,10 @@ impl Need {
             Self::Private => target.peopled().iter().any(|cluster| target.is_private(cluster)),
             Self::Consumer => target.peopled().iter().any(|cluster| !target.is_private(cluster)),
             Self::Keys => target.orgs.values().all(|org| org.identity.is_some() && !org.domains.is_empty()),
-            Self::Evidence => !target.evidence.stores.is_empty() || !target.evidence.logs.is_empty(),
+            Self::Evidence => {
+                let evidence = &target.evidence;
+                !(evidence.stores.is_empty() && evidence.logs.is_empty() && evidence.seen.is_empty())
+            }
         }
     }
 }

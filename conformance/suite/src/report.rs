@@ -174,6 +174,14 @@ impl Report {
     }
 }
 
+impl RequirementReport {
+    /// Whether anything of this run looked at it.
+    #[must_use]
+    pub fn was_looked_at(&self) -> bool {
+        !matches!(self.verdict, None | Some(Verdict::Blocked | Verdict::NotApplicable))
+    }
+}
+
 impl Conclusion {
     /// The exit code.
     #[must_use]

@@ -230,7 +230,10 @@ async fn health(host: &Host, target: &Arc<Target>) -> Vec<ClusterHealth> {
 async fn hello(wire: &Wire, cluster: &ClusterName) -> Result<(), String> {
     let template = &wire.target.template;
     let url = template.url(cluster, Service::Auth, "/.well-known/oauth-authorization-server");
-    let reply = wire.send(&Ask::new(Method::GET, url), HELLO).await.map_err(|failure| failure.to_string())?;
+    let reply = wire.send(&Ask::new(Method::GET, url), HELLO).await.map_err(|failure| match failure {
+        Failure::Unreachable(reason) => reason,
+        failure => failure.to_string(),
+    })?;
     let metadata: Metadata = reply.json().map_err(|failure| match failure {
         Failure::Refused(refused) => format!("its authorisation server says {}", refused.status),
         _ => "it does not speak the protocol: its authorisation server's metadata is unreadable".to_owned(),
@@ -320,7 +323,18 @@ fn observation(code: &str, verdict: Verdict, text: String, at: Duration) -> Obse
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::body::to_bytes;
+    use axum::extract::Request;
+    use axum::response::{IntoResponse as _, Response};
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::device::lock;
+    use crate::testing;
 
     #[test]
     fn patterns_choose_checks_by_beginning_or_by_star() {
@@ -338,5 +352,112 @@ mod tests {
     fn no_pattern_chooses_everything() {
         assert_eq!(chosen(&[]).len(), catalogue().checks.len());
         assert_eq!(chosen(&["SEC-003".to_owned()]).len(), 2);
+    }
+
+    /// Says who it is, makes and deletes users, and is silent to everything else.
+    #[derive(Clone, Default)]
+    struct Provisioner {
+        users: Arc<Mutex<BTreeSet<String>>>,
+        made: Arc<Mutex<usize>>,
+    }
+
+    impl Provisioner {
+        async fn serve(&self) -> Host {
+            let net = testing::Pipes::default();
+            let host = testing::host(&net);
+            let provisioner = self.clone();
+            let router = Router::new().fallback(move |request: Request| provisioner.clone().answer(request));
+            testing::serve_everything(&host, router).await;
+            host
+        }
+
+        async fn answer(self, request: Request) -> Response {
+            let (parts, body) = request.into_parts();
+            let host = parts.headers["host"].to_str().unwrap().to_owned();
+            let body = to_bytes(body, usize::MAX).await.unwrap();
+            match (parts.method.as_str(), parts.uri.path()) {
+                ("GET", "/.well-known/oauth-authorization-server") => {
+                    let issuer = format!("https://{host}");
+                    axum::Json(json!({
+                        "issuer": issuer, "token_endpoint": issuer, "jwks_uri": issuer,
+                        "grant_types_supported": [], "response_types_supported": [],
+                    }))
+                    .into_response()
+                }
+                ("POST", "/v1/token") if is_for_an_admin(&body) => {
+                    let token = json!({
+                        "access_token": "t", "token_type": "Bearer", "expires_in": 600, "scope": "admin",
+                    });
+                    axum::Json(token).into_response()
+                }
+                ("POST", "/scim/v2/Users") => {
+                    let mut user: Value = serde_json::from_slice(&body).unwrap();
+                    user["id"] = user["userName"].clone();
+                    lock(&self.users).insert(user["id"].as_str().unwrap().to_owned());
+                    *lock(&self.made) += 1;
+                    (http::StatusCode::CREATED, axum::Json(user)).into_response()
+                }
+                ("DELETE", path) => {
+                    let id = path.rsplit('/').next().unwrap();
+                    let id: String = url::form_urlencoded::parse(id.as_bytes()).map(|(id, _)| id).collect();
+                    let gone = lock(&self.users).remove(&id);
+                    if gone { http::StatusCode::NO_CONTENT } else { http::StatusCode::NOT_FOUND }
+                        .into_response()
+                }
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    fn is_for_an_admin(form: &[u8]) -> bool {
+        let assertion = url::form_urlencoded::parse(form).find(|(name, _)| name == "assertion");
+        assertion.is_some_and(|(_, token)| crate::jws::parts(&token).unwrap().claims["scope"] == "admin")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_interrupted_run_takes_away_what_it_made() {
+        let provisioner = Provisioner::default();
+        let host = provisioner.serve().await;
+        let (stop, stopped) = watch::channel(false);
+        let options = Options { stop: stopped, ..Options::default() };
+        let clock = host.clock.clone();
+        host.tasks.spawn(async move {
+            clock.sleep(Duration::from_secs(2)).await;
+            stop.send_replace(true);
+            // Kept, so that the run hears of it.
+            std::future::pending::<()>().await;
+            drop(stop);
+        });
+        let report = run(&host, Arc::new(testing::target()), &options, |_| {}).await;
+        assert!(report.interrupted && report.exit_code() == 3);
+        assert!(report.checks.iter().all(|check| check.verdict != Verdict::Pass));
+        assert_eq!(report.checks.len(), catalogue().checks.len());
+        assert!(*lock(&provisioner.made) > 10);
+        assert_eq!(*lock(&provisioner.users), BTreeSet::new());
+        assert_eq!(report.left_behind, Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deployment_that_goes_silent_is_not_waited_for_for_ever() {
+        let provisioner = Provisioner::default();
+        let host = provisioner.serve().await;
+        let options = Options { at_once: 64, ..Options::default() };
+        let report = run(&host, Arc::new(testing::target()), &options, |_| {}).await;
+        assert_eq!(report.exit_code(), 3);
+        let limit = checks().iter().map(|check| check.limit_seconds).max().unwrap();
+        assert!(report.took_us < (limit + 60) * 1_000_000);
+        assert_eq!(*lock(&provisioner.users), BTreeSet::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_only_target_gets_no_user() {
+        let provisioner = Provisioner::default();
+        let host = provisioner.serve().await;
+        let mut target = testing::target();
+        target.limits.writes = crate::target::Writes::ReadOnly;
+        let report = run(&host, Arc::new(target), &Options::default(), |_| {}).await;
+        assert_eq!(*lock(&provisioner.made), 0);
+        assert!(report.counts()[&Verdict::Blocked] > 40);
+        assert_eq!(report.exit_code(), 3);
     }
 }

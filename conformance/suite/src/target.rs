@@ -8,8 +8,10 @@ pub mod file;
 mod pace;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use fusion_protocol::auth::{AssertionClaims, Scope, issuer};
 use fusion_protocol::{Address, ClusterName, Domain, Url, UrlTemplate};
@@ -96,13 +98,32 @@ pub struct ReadyUser {
     pub assertion: String,
 }
 
-/// Local files that tell what the provider plane holds (PRI-001).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What tells what the provider plane holds (PRI-001).
+#[derive(Clone, Debug, Default)]
 pub struct Evidence {
     /// The stores of the provider plane.
     pub stores: Vec<PathBuf>,
     /// The logs of the provider plane.
     pub logs: Vec<PathBuf>,
+    /// What an engine sees of the provider plane by itself.
+    pub seen: Vec<Seen>,
+}
+
+/// A place of the provider plane that an engine sees into.
+#[derive(Clone)]
+pub struct Seen {
+    /// `store`, `log` or `wire`.
+    pub place: &'static str,
+    /// Its name in reports.
+    pub name: String,
+    /// What it holds now.
+    pub bytes: Arc<dyn Fn() -> Vec<u8> + Send + Sync>,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Seen({} {})", self.place, self.name)
+    }
 }
 
 /// What the checks may do to the deployment.

@@ -58,8 +58,8 @@ async fn gapless_and_resumed(stage: &Stage) -> Checked {
     for n in 0..2 {
         alice.say(&made.url, &format!("while you were away {n}")).await.set_up(stage, "saying something")?;
     }
-    bob.connect().await.must(stage, "not-reconnected")?;
     let expected = activities(&bob, &made.url).len() + held.len() + 2;
+    bob.connect().await.must(stage, "not-reconnected")?;
     stage
         .eventually("event-lost", "unacknowledged events come again and missed ones come", || async {
             (activities(&bob, &made.url).len() >= expected).then_some(())

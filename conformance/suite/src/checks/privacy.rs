@@ -61,23 +61,18 @@ async fn canaries(stage: &Stage) -> Checked {
 /// Searches everything that the target shows of the provider plane. That it is the right place is shown
 /// by something that the provider may know: the domain.
 fn search(stage: &Stage, canaries: &Canaries, domain: &Domain) -> Checked {
-    let evidence = stage.target().evidence.clone();
+    let control = Canaries::new([("the domain", domain.as_str())]);
     let mut proved = false;
     let mut found = Vec::new();
-    for (place, files) in [("store", &evidence.stores), ("log", &evidence.logs)] {
-        for file in files {
-            let bytes = read(stage, file)?;
-            let control = Canaries::new([("the domain", domain.as_str())]);
-            proved |= !control.scan(&bytes).is_empty();
-            let sink = canaries.sink(place, &bytes);
-            let text = format!("{} bytes of the provider's {place} searched", sink.searched_bytes);
-            stage.saw("searched", Verdict::Pass, text);
-            found.extend(sink.hits.iter().map(|hit| {
-                let bytes = hit.offset;
-                format!("{} stands in {} at byte {bytes} as {}", hit.canary, file.display(), hit.encoding)
-            }));
-            stage.crew.recorder.record(stage.host().clock.now(), "provider", None, Body::Sink(sink));
-        }
+    for (place, name, bytes) in places(stage)? {
+        proved |= !control.scan(&bytes).is_empty();
+        let sink = canaries.sink(place, &bytes);
+        let text = format!("{} bytes of the provider's {place} searched", sink.searched_bytes);
+        stage.saw("searched", Verdict::Pass, text);
+        found.extend(sink.hits.iter().map(|hit| {
+            format!("{} stands in {name} at byte {} as {}", hit.canary, hit.offset, hit.encoding)
+        }));
+        stage.crew.recorder.record(stage.host().clock.now(), "provider", None, Body::Sink(sink));
     }
     for hit in found.iter().take(HITS_SHOWN) {
         stage.saw("canary-found", Verdict::Fail, hit);
@@ -90,6 +85,18 @@ fn search(stage: &Stage, canaries: &Canaries, domain: &Domain) -> Checked {
         return Err(stage.inconclusive("place-not-proved", text));
     }
     Ok(())
+}
+
+/// Everything that can be looked into: what it is, its name, its bytes.
+fn places(stage: &Stage) -> Result<Vec<(&'static str, String, Vec<u8>)>, Stop> {
+    let evidence = &stage.target().evidence;
+    let files = evidence.stores.iter().map(|file| ("store", file));
+    let files = files.chain(evidence.logs.iter().map(|file| ("log", file)));
+    let mut places: Vec<_> = files
+        .map(|(place, file)| Ok((place, file.display().to_string(), read(stage, file)?)))
+        .collect::<Result<_, Stop>>()?;
+    places.extend(evidence.seen.iter().map(|seen| (seen.place, seen.name.clone(), (seen.bytes)())));
+    Ok(places)
 }
 
 /// A file, or all files below a folder.

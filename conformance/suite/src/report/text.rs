@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use super::{CheckReport, Report};
+use super::{CheckReport, Conclusion, Report};
 use crate::catalogue::catalogue;
 use crate::check::Verdict;
 
@@ -40,8 +40,8 @@ pub fn write_end(report: &Report, to: &mut impl Write) -> io::Result<()> {
             writeln!(to, "cluster {} does not answer: {trouble}", health.cluster)?;
         }
     }
-    for check in report.troubles() {
-        write_trouble(check, to)?;
+    if report.conclusion != Conclusion::Unreachable {
+        report.troubles().into_iter().try_for_each(|check| write_trouble(check, to))?;
     }
     for judge in &report.judges {
         for violation in judge.violations.iter().take(VIOLATIONS_SHOWN) {
@@ -56,7 +56,6 @@ pub fn write_end(report: &Report, to: &mut impl Write) -> io::Result<()> {
     }
     let counts: Vec<String> =
         report.counts().into_iter().rev().map(|(verdict, count)| format!("{count} {verdict}")).collect();
-    let unseen = report.requirements.iter().filter(|requirement| requirement.verdict.is_none()).count();
     let style = if report.exit_code() == 0 { style(Verdict::Pass) } else { style(Verdict::Fail) };
     writeln!(to)?;
     writeln!(to, "{style}{}{style:#}  {bold}{}{bold:#}", report.conclusion.as_str(), report.target)?;
@@ -65,7 +64,7 @@ pub fn write_end(report: &Report, to: &mut impl Write) -> io::Result<()> {
         "{} in {:.1} s; {} of {} requirements looked at",
         counts.join(", "),
         report.took_us as f64 / 1e6,
-        report.requirements.len() - unseen,
+        report.requirements.iter().filter(|requirement| requirement.was_looked_at()).count(),
         report.requirements.len()
     )
 }

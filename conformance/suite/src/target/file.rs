@@ -144,6 +144,7 @@ impl Reader<'_> {
         target.evidence = Evidence {
             stores: raw.evidence.stores.iter().map(|path| self.existing(path)).collect::<Result<_, _>>()?,
             logs: raw.evidence.logs.iter().map(|path| self.existing(path)).collect::<Result<_, _>>()?,
+            seen: Vec::new(),
         };
         target.limits = Limits {
             max_requests_per_second: raw.limits.max_requests_per_second,
