@@ -10,6 +10,7 @@ mod conversation;
 mod index;
 mod privacy;
 mod security;
+pub mod self_test;
 mod wrap;
 
 use fusion_deployment::Hooks;

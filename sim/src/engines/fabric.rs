@@ -5,9 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use fusion_conformance::target::Seen as SeenPlace;
 use fusion_deployment::services::Service;
-use fusion_deployment::{Addressing, Federation, Hooks, HostSpec, Running, assemble, start_host};
+use fusion_deployment::{
+    Addressing, Federation, Hooks, HostSpec, Running, Topology, TopologyError, assemble, start_host,
+};
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
 use fusion_history::{Body, History, Recorder};
@@ -26,6 +31,8 @@ use crate::target::target_of;
 
 /// Events that a run may have before it counts as one that spins.
 const EVENT_BUDGET: u64 = 2_000_000;
+/// How long a deployment is left alone before it is checked.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Bytes of each place of the provider plane that are kept for the search.
 const EVIDENCE_MAX_BYTES: usize = 64 << 20;
 
@@ -83,6 +90,33 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
         simulated_us: world.now_us(),
         failure,
     }
+}
+
+/// Checks a deployment in a world of its own with the conformance suite.
+///
+/// # Errors
+/// When such a federation cannot exist.
+pub fn conform(
+    topology: &Topology,
+    seed: u64,
+    hooks: Hooks,
+    suite: &fusion_conformance::Options,
+) -> Result<fusion_conformance::Report, TopologyError> {
+    let entropy = Entropy::from_u64(seed).stream("federation");
+    let federation = assemble(topology, Addressing::Simulated, &entropy)?;
+    let evidence = Arc::new(Evidence::new(&federation, false));
+    let world = World::with(seed, WorldOptions::default(), evidence.clone());
+    let stage = FabricStage::new(world.clone(), federation, evidence.clone(), hooks);
+    let mut target = target_of(&stage.federation);
+    target.evidence.seen = stage.seen();
+    let recorder = evidence.recorder.clone();
+    Ok(world.run(async {
+        stage.start();
+        // Clusters fetch the domain map before anybody comes.
+        stage.clock.sleep(WARM_UP).await;
+        let host = stage.device_host("suite");
+        fusion_conformance::run_recorded(&host, Arc::new(target), suite, &recorder, |_| {}).await
+    }))
 }
 
 /// The hosts that a topology will have on fabric, for whoever draws faults.
@@ -150,6 +184,21 @@ impl FabricStage {
         }
     }
 
+    /// The places of the provider plane, for the suite to look into.
+    fn seen(&self) -> Vec<SeenPlace> {
+        let provider = self.federation.hosts.iter().filter(|host| host.cluster().is_none());
+        provider
+            .flat_map(|host| {
+                ["store", "log", "wire"].map(|place| {
+                    let (world, evidence, name) =
+                        (self.world.clone(), self.evidence.clone(), host.name.clone());
+                    let bytes = Arc::new(move || held(&world, &evidence, &name, place));
+                    SeenPlace { place, name: format!("{} of {}", place, host.name), bytes }
+                })
+            })
+            .collect()
+    }
+
     fn boot(&self, spec: HostSpec) -> impl Fn(Host) + Clone + Send + Sync + 'static {
         let (federation, hooks, running) =
             (self.federation.clone(), self.hooks.clone(), self.running.clone());
@@ -210,16 +259,10 @@ impl Stage for FabricStage {
     }
 
     fn search(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
-        let provider = self.federation.hosts.iter().filter(|host| host.cluster().is_none());
-        provider
-            .flat_map(|host| {
-                let rows = self.world.rows(&host.name);
-                let stored = rows_as_bytes(rows.iter().map(|(key, row)| (key, row)));
-                let seen = self.evidence.of(&host.name);
-                [("store", stored), ("log", seen.log), ("wire", seen.wire)]
-                    .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))
-            })
-            .collect()
+        let places = self.seen().into_iter();
+        let provider = self.federation.hosts.iter().find(|host| host.cluster().is_none());
+        let name = provider.map(|host| host.name.clone()).unwrap_or_default();
+        places.map(|seen| (name.clone(), canaries.sink(seen.place, &(seen.bytes)()))).collect()
     }
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
@@ -229,6 +272,15 @@ impl Stage for FabricStage {
             Service::Provider(_) | Service::Cluster(_) => None,
         });
         accounts.flat_map(|(name, account)| account.legs.into_iter().map(|leg| (name.clone(), leg))).collect()
+    }
+}
+
+/// What a host of the provider plane holds at one of its places.
+fn held(world: &World, evidence: &Evidence, host: &str, place: &str) -> Vec<u8> {
+    match place {
+        "store" => rows_as_bytes(world.rows(host).iter().map(|(key, row)| (key, row))),
+        "log" => evidence.of(host).log,
+        _ => evidence.of(host).wire,
     }
 }
 
@@ -287,7 +339,7 @@ impl Observer for Evidence {
             what,
             bytes: event.len as u64,
         };
-        self.recorder.record(std::time::Duration::from_micros(event.at_us), "network", None, body);
+        self.recorder.record(Duration::from_micros(event.at_us), "network", None, body);
     }
 
     fn watches_bytes(&self, host: &str) -> bool {

@@ -1,0 +1,79 @@
+//! `cargo xtask conform --self-test`: faulty deployments, each of which must be found out.
+
+use std::process::ExitCode;
+
+use anstream::println;
+use clap::Parser;
+use fusion_mutants::self_test::{Found, Outcome, run};
+use fusion_sim::stopwatch::Stopwatch;
+
+/// Checks faulty deployments: each must be found out by the check, and with the observation, that the
+/// catalogue names for it.
+///
+/// Every deployment runs in a simulated world of its own. First the right one is checked: a check that is
+/// not green there catches nothing. Exit codes: 0 every mutant is caught, 1 one is not, 4 the self-test
+/// itself failed.
+#[derive(Parser)]
+#[command(name = "cargo xtask conform --self-test", version)]
+struct Line {
+    /// One JSON object a line, for machines
+    #[arg(long)]
+    json: bool,
+    /// How many worlds at a time [default: one for each core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    let jobs = line.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let watch = Stopwatch::start();
+    match run(jobs, &|found| tell(found, line.json)) {
+        Ok(outcome) => {
+            conclude(&outcome, watch, line.json);
+            if outcome.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(4)
+        }
+    }
+}
+
+fn tell(found: &Found, json: bool) {
+    if json {
+        println!("{}", serde_json::to_string(found).unwrap_or_default());
+        return;
+    }
+    let verdict = if found.caught { "caught" } else { "MISSED" };
+    println!(
+        "{verdict}  {:<26} {} with {}  ({:.2} s)",
+        found.mutant, found.check, found.observation, found.wall_s
+    );
+    if let Some(instead) = &found.instead {
+        println!("        instead: {instead}");
+    }
+    if !found.also_failed.is_empty() {
+        println!("        failed, too: {}", found.also_failed.join(", "));
+    }
+}
+
+fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
+    let caught = outcome.mutants.iter().filter(|found| found.caught).count();
+    let wrong = outcome.sound.checks.iter().filter(|check| !check.verdict.is_fine());
+    let wrong: Vec<String> = wrong.map(|check| format!("{} {}", check.id, check.verdict.as_str())).collect();
+    let all = outcome.mutants.len();
+    if json {
+        let line = serde_json::json!({"caught": caught, "mutants": all, "checks": outcome.sound.checks.len(), "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
+        println!("{line}");
+        return;
+    }
+    if !wrong.is_empty() {
+        println!("not green on the right deployment: {}", wrong.join(", "));
+    }
+    let checks = outcome.sound.checks.len();
+    println!(
+        "{caught} of {all} mutants caught; {checks} checks on the right deployment; {:.1} s",
+        watch.elapsed().as_secs_f64()
+    );
+}
