@@ -57,6 +57,8 @@ pub enum Need {
 pub enum Safety {
     /// It asks, and makes nothing.
     ReadOnly,
+    /// It makes users only, and none where the target has ready ones.
+    UsersOnly,
     /// It makes users, conversations and calls of its own.
     MakesObjects,
 }
@@ -108,6 +110,11 @@ impl Check {
         Self { safety: Safety::ReadOnly, ..self }
     }
 
+    /// The check makes users only, and nothing with them.
+    pub(crate) const fn users_only(self) -> Self {
+        Self { safety: Safety::UsersOnly, ..self }
+    }
+
     /// The check may take so long.
     pub(crate) const fn within(self, limit_seconds: u64) -> Self {
         Self { limit_seconds, ..self }
@@ -128,8 +135,16 @@ impl Check {
         if let Some(need) = self.needs.iter().find(|need| !need.is_met(target)) {
             return Some((Verdict::NotApplicable, format!("the target has no {need}")));
         }
-        let blocked = self.safety == Safety::MakesObjects && target.limits.writes == Writes::ReadOnly;
-        blocked.then(|| (Verdict::Blocked, "the target is read-only and this makes objects".to_owned()))
+        if target.limits.writes == Writes::Allowed {
+            return None;
+        }
+        let why = match self.safety {
+            Safety::ReadOnly => return None,
+            Safety::UsersOnly if target.has_ready_users() => return None,
+            Safety::UsersOnly => "the target is read-only and has no ready users at each org",
+            Safety::MakesObjects => "the target is read-only and this makes objects",
+        };
+        Some((Verdict::Blocked, why.to_owned()))
     }
 
     /// How long it may take.
@@ -215,6 +230,7 @@ impl fmt::Display for Need {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::ReadyUser;
     use crate::testing;
 
     fn seen(verdicts: &[Verdict]) -> Verdict {
@@ -261,7 +277,15 @@ mod tests {
             limit_seconds: 1,
             body: |_| Box::pin(async { Ok(()) }),
         };
-        assert_eq!(check(Safety::ReadOnly).obstacle(&target), None);
-        assert_eq!(check(Safety::MakesObjects).obstacle(&target).unwrap().0, Verdict::Blocked);
+        let blocked = |safety, target: &Target| check(safety).obstacle(target).map(|(verdict, _)| verdict);
+        assert_eq!(blocked(Safety::ReadOnly, &target), None);
+        assert_eq!(blocked(Safety::UsersOnly, &target), Some(Verdict::Blocked));
+        assert_eq!(blocked(Safety::MakesObjects, &target), Some(Verdict::Blocked));
+        for cluster in target.peopled() {
+            let address = format!("probe@{cluster}.example").parse().unwrap();
+            target.users.push(ReadyUser { address, cluster, assertion: String::new() });
+        }
+        assert_eq!(blocked(Safety::UsersOnly, &target), None);
+        assert_eq!(blocked(Safety::MakesObjects, &target), Some(Verdict::Blocked));
     }
 }

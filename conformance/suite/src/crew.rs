@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fusion_history::Recorder;
 use fusion_protocol::{Address, ClusterName};
@@ -10,11 +11,13 @@ use futures_util::StreamExt as _;
 
 use crate::Admin;
 use crate::device::{Device, Failure, lock};
-use crate::target::{ReadyUser, Target};
+use crate::target::{ReadyUser, Target, Writes};
 use crate::transcript::Transcript;
 
 /// What every user of a run is called first, so that one left behind is known by its name.
 pub(crate) const PREFIX: &str = "cf";
+/// How long a check waits for a ready user that another one has.
+const READY_WITHIN: Duration = Duration::from_secs(20);
 /// How many users are deleted at a time.
 const DELETED_AT_ONCE: usize = 8;
 
@@ -67,9 +70,9 @@ impl Crew {
         display_name: &str,
         transcript: &Transcript,
     ) -> Result<Address, Failure> {
-        let admin = match self.admin(cluster) {
-            Ok(admin) => admin.with_transcript(transcript.clone()),
-            Err(failure) => return self.take_ready(cluster).ok_or(failure),
+        let admin = match (self.target.limits.writes, self.admin(cluster)) {
+            (Writes::Allowed, Ok(admin)) => admin.with_transcript(transcript.clone()),
+            _ => return self.take_ready(cluster).await,
         };
         let address = self.address(cluster, name)?;
         self.provision(&admin, &address, display_name).await?;
@@ -140,10 +143,23 @@ impl Crew {
         left.filter_map(|left| async move { left }).collect().await
     }
 
-    fn take_ready(&self, cluster: &ClusterName) -> Option<Address> {
-        let mut ready = lock(&self.ready);
-        let place = ready.iter().position(|user| user.cluster == *cluster)?;
-        Some(ready.remove(place).address)
+    /// A ready user of `cluster`, as soon as no other check needs it.
+    async fn take_ready(&self, cluster: &ClusterName) -> Result<Address, Failure> {
+        let until = self.host.clock.now() + READY_WITHIN;
+        loop {
+            let taken = {
+                let mut ready = lock(&self.ready);
+                let place = ready.iter().position(|user| user.cluster == *cluster);
+                place.map(|place| ready.remove(place).address)
+            };
+            if let Some(address) = taken {
+                return Ok(address);
+            }
+            if self.host.clock.now() > until {
+                return Err(Failure::Unreachable(format!("the target has too few ready users at {cluster}")));
+            }
+            self.host.clock.sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 

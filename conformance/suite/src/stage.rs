@@ -30,6 +30,7 @@ pub struct Stage {
     transcript: Transcript,
     seen: Mutex<Vec<Observation>>,
     devices: Mutex<Vec<Device>>,
+    people: Mutex<Vec<Address>>,
     /// How many people have each role.
     roles: Mutex<BTreeMap<String, u32>>,
 }
@@ -60,6 +61,7 @@ impl Stage {
             transcript: Transcript::default(),
             seen: Mutex::default(),
             devices: Mutex::default(),
+            people: Mutex::default(),
             roles: Mutex::default(),
         }
     }
@@ -112,7 +114,9 @@ impl Stage {
         let name = format!("{}-{role}", self.number);
         let display_name = format!("Conformance {role} {}", self.crew.run);
         let user = self.crew.user(cluster, &name, &display_name, &self.transcript).await;
-        Ok(Person { user: user.set_up(self, &format!("making {role} at {cluster}"))?, role })
+        let user = user.set_up(self, &format!("making {role} at {cluster}"))?;
+        lock(&self.people).push(user.clone());
+        Ok(Person { user, role })
     }
 
     /// A device of `person`, logged in, without a socket.
@@ -265,8 +269,8 @@ impl Stage {
     pub(crate) fn clear(&self) -> (Vec<Observation>, Transcript) {
         for device in std::mem::take(&mut *lock(&self.devices)) {
             device.sever();
-            self.crew.give_back(device.user());
         }
+        std::mem::take(&mut *lock(&self.people)).iter().for_each(|user| self.crew.give_back(user));
         (std::mem::take(&mut *lock(&self.seen)), self.transcript.clone())
     }
 

@@ -218,6 +218,12 @@ impl Target {
         peopled
     }
 
+    /// Whether every org that is checked has a user ready.
+    #[must_use]
+    pub fn has_ready_users(&self) -> bool {
+        self.peopled().iter().all(|cluster| self.users.iter().any(|user| user.cluster == *cluster))
+    }
+
     /// An assertion that logs `user` in at `cluster`; `None` when the target has neither a key of the
     /// cluster's org nor a ready-made one.
     #[must_use]

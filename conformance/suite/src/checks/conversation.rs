@@ -11,7 +11,7 @@ use crate::stage::{Judged as _, Stage};
 /// How many messages each of two writes when both write at once.
 const MESSAGES: usize = 8;
 /// How many pairs try to race before the check gives up reaching the race.
-const RACES_MAX: usize = 6;
+const RACES: usize = 6;
 
 pub(super) const CHECKS: &[Check] = &[
     Check::new("CNV-001.one-order", &[Need::TwoOrgs], |stage| Box::pin(one_order(stage))),
@@ -106,9 +106,12 @@ async fn fixed_members(stage: &Stage) -> Checked {
     bob.say(&made.url, "still here").await.must(stage, "participant-refused").map(drop)
 }
 
+/// Several pairs, because a race is a matter of luck: in some of them a message must reach the loser
+/// before it has lost.
 async fn created_at_once(stage: &Stage) -> Checked {
     let (here, there) = (stage.here()?, stage.there()?);
-    for _ in 0..RACES_MAX {
+    let mut reached = 0;
+    for _ in 0..RACES {
         let alice = stage.user("alice", &here).await?;
         let bob = stage.user("bob", &there).await?;
         for device in [&alice, &bob] {
@@ -116,29 +119,43 @@ async fn created_at_once(stage: &Stage) -> Checked {
             let other = if device.user() == alice.user() { bob.user() } else { alice.user() };
             device.resolve(other).await.set_up(stage, "resolving the other")?;
         }
-        let (by_alice, by_bob) = join(alice.one_to_one(bob.user()), bob.one_to_one(alice.user())).await;
-        let by_alice = by_alice.must(stage, "create-refused")?.into_it();
-        let by_bob = by_bob.must(stage, "create-refused")?.into_it();
-        let reached = by_alice.url != by_bob.url;
+        let (by_alice, by_bob) = join(
+            create_and_write(stage, &alice, bob.user(), "alice"),
+            create_and_write(stage, &bob, alice.user(), "bob"),
+        )
+        .await;
+        let (by_alice, by_bob) = (by_alice?, by_bob?);
+        reached += usize::from(by_alice.url != by_bob.url);
         converges(stage, (&alice, &by_alice), (&bob, &by_bob)).await?;
-        if reached {
-            stage.saw("race-reached", Verdict::Pass, "both had made a conversation of their own");
-            return Ok(());
-        }
     }
-    Err(stage.inconclusive("race-not-reached", format!("{RACES_MAX} pairs never made two at once")))
+    if reached == 0 {
+        return Err(stage.inconclusive("race-not-reached", format!("{RACES} pairs never made two at once")));
+    }
+    stage.saw(
+        "race-reached",
+        Verdict::Pass,
+        format!("{reached} of {RACES} pairs had made two conversations"),
+    );
+    Ok(())
 }
 
-/// CNV-004: each goes on with what it was given, and in the end there is one conversation with all of it.
+async fn create_and_write(
+    stage: &Stage,
+    who: &Device,
+    other: &Address,
+    name: &str,
+) -> Result<Conversation, Stop> {
+    let made = who.one_to_one(other).await.must(stage, "create-refused")?.into_it();
+    write(stage, who, &made.url, name).await?;
+    Ok(made)
+}
+
+/// CNV-004: in the end there is one conversation with everything that was said in either.
 async fn converges(
     stage: &Stage,
     (alice, by_alice): (&Device, &Conversation),
     (bob, by_bob): (&Device, &Conversation),
 ) -> Checked {
-    let (a, b) =
-        join(write(stage, alice, &by_alice.url, "alice"), write(stage, bob, &by_bob.url, "bob")).await;
-    a?;
-    b?;
     let winner = stage
         .eventually("not-one", "both look up the same live conversation", || async {
             let (a, b) = join(alice.look_up(bob.user()), bob.look_up(alice.user())).await;

@@ -9,22 +9,25 @@ use crate::device::{Ask, Device, Failure};
 use crate::stage::{Judged as _, Stage};
 
 pub(super) const CHECKS: &[Check] = &[
-    Check::new("MAP-001.same-everywhere", &[Need::TwoOrgs], |stage| Box::pin(same_everywhere(stage))),
+    Check::new("MAP-001.same-everywhere", &[Need::TwoOrgs], |stage| Box::pin(same_everywhere(stage)))
+        .users_only(),
     Check::new("MAP-001.unknown-user", &[Need::TwoOrgs, Need::Keys], |stage| Box::pin(unknown_user(stage))),
     Check::new("MAP-001.fall-through", &[Need::Private, Need::Consumer, Need::Keys], |stage| {
         Box::pin(fall_through(stage))
     }),
-    Check::new("MAP-005.wrong-cluster", &[Need::TwoOrgs], |stage| Box::pin(wrong_cluster(stage))),
-    Check::new("MAP-008.closed-maps", &[Need::Cluster, Need::Keys], |stage| Box::pin(closed_maps(stage))),
-    Check::new("MAP-012.by-domain", &[Need::Private, Need::Keys], |stage| Box::pin(by_domain(stage)))
-        .read_only(),
+    Check::new("MAP-005.wrong-cluster", &[Need::TwoOrgs], |stage| Box::pin(wrong_cluster(stage)))
+        .users_only(),
+    Check::new("MAP-008.closed-maps", &[Need::Cluster], |stage| Box::pin(closed_maps(stage))).users_only(),
+    Check::new("MAP-012.by-domain", &[Need::Private], |stage| Box::pin(by_domain(stage))).read_only(),
 ];
 
 async fn same_everywhere(stage: &Stage) -> Checked {
     let here = stage.here()?;
-    let zoe = stage.person("zoe", &here).await?.user;
+    let observers = observers(stage).await?;
+    let zoe = observers.first().map(|observer| observer.user().clone());
+    let zoe = zoe.ok_or_else(|| stage.inconclusive("no-cluster", "the target has no cluster"))?;
     let mut first = None;
-    for observer in observers(stage).await? {
+    for observer in &observers {
         let found = observer.resolve(&zoe).await.must(stage, "not-resolved")?.record;
         let cluster = observer.home().map(|home| home.to_string()).unwrap_or_default();
         let text = format!("asked at {cluster}, the user is at {}", found.cluster);
@@ -143,7 +146,7 @@ async fn ask_map(visitor: &Device, domain: &Domain) -> Result<crate::device::Rep
     visitor.send(&Ask::new(Method::GET, url)).await
 }
 
-/// A user of each viewpoint.
+/// A user of each viewpoint, the first of them of [`Stage::here`].
 async fn observers(stage: &Stage) -> Result<Vec<Device>, Stop> {
     let mut observers = Vec::new();
     for cluster in stage.viewpoints() {

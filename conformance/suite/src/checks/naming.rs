@@ -15,7 +15,8 @@ use crate::stage::{Judged as _, Stage};
 pub(super) const CHECKS: &[Check] = &[
     Check::new("NAM-003.full-urls", &[Need::TwoOrgs], |stage| Box::pin(full_urls(stage))),
     Check::new("NAM-004.spellings", &[Need::Cluster, Need::Keys], |stage| Box::pin(spellings(stage))),
-    Check::new("NAM-005.look-alike-host", &[Need::TwoOrgs], |stage| Box::pin(look_alike_host(stage))),
+    Check::new("NAM-005.look-alike-host", &[Need::TwoOrgs], |stage| Box::pin(look_alike_host(stage)))
+        .users_only(),
 ];
 
 async fn full_urls(stage: &Stage) -> Checked {

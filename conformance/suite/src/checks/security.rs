@@ -17,12 +17,13 @@ use crate::stage::{Judged as _, Stage};
 use crate::target;
 
 pub(super) const CHECKS: &[Check] = &[
-    Check::new("SEC-002.own-server", &[Need::Cluster], |stage| Box::pin(own_server(stage))),
+    Check::new("SEC-002.own-server", &[Need::Cluster], |stage| Box::pin(own_server(stage))).users_only(),
     Check::new("SEC-002.forged-assertion", &[Need::Cluster, Need::Keys], |stage| {
         Box::pin(forged_assertion(stage))
     }),
     Check::new("SEC-003.one-audience", &[Need::TwoOrgs], |stage| Box::pin(one_audience(stage))),
-    Check::new("SEC-003.no-second-exchange", &[Need::TwoOrgs], |stage| Box::pin(no_second_exchange(stage))),
+    Check::new("SEC-003.no-second-exchange", &[Need::TwoOrgs], |stage| Box::pin(no_second_exchange(stage)))
+        .users_only(),
     Check::new("SEC-005.foreign-pointer", &[Need::TwoOrgs], |stage| Box::pin(foreign_pointer(stage))),
     Check::new("SEC-006.participants-only", &[Need::TwoOrgs], |stage| Box::pin(participants_only(stage))),
     Check::new("SEC-006.leave-takes-effect", &[Need::TwoOrgs], |stage| Box::pin(leave_takes_effect(stage))),
