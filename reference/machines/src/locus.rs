@@ -288,7 +288,7 @@ impl Locus {
     fn start(&mut self, join: Join) -> Vec<Effect> {
         let mut step = Step::default();
         self.begin(join.setting, &mut step);
-        step.tell(&join.user, Some(EventType::LocusChanged));
+        step.told.insert(join.user.clone(), Some(EventType::LocusChanged));
         self.parties.entry(join.user).or_default().enter(join.device, join.leg);
         step.legs.push(Effect::OpenLeg(join.leg));
         self.enter(LocusState::Initializing, &mut step);

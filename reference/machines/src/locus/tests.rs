@@ -97,6 +97,7 @@ fn calling_is_joining_and_rings_the_other() {
     assert_eq!(part(&locus, ALICE).0, ParticipantState::Joined);
     assert_eq!(part(&locus, BOB).0, ParticipantState::Notified);
     assert_eq!(told(&effects, BOB), Some(Some(EventType::LocusRinging)));
+    assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusChanged)), "nothing rings at the caller's");
     assert!(effects.contains(&Effect::OpenLeg(Uuid::from_u128(0))));
 }
 
@@ -402,7 +403,10 @@ fn live(kind: Kind, events: Vec<(Event, bool)>, moves: bool) {
                 Effect::OpenLeg(leg) => drop(open.insert(leg)),
                 Effect::CloseLeg(leg) => assert!(open.remove(&leg), "a leg that was never opened is closed"),
                 Effect::EndInstance(_) => open.clear(),
-                Effect::Tell { user, .. } => {
+                Effect::Tell { user, event } => {
+                    let rung =
+                        locus.parties.get(&user).is_some_and(|p| p.state == ParticipantState::Notified);
+                    assert!(event != Some(EventType::LocusRinging) || rung, "only who is called is rung");
                     let entry = locus.entry(&user, &url("x/locus"), &url("x"));
                     assert!(register_takes(lists.get(&user), &entry), "an active list never goes back");
                     lists.insert(user, entry);
