@@ -22,7 +22,8 @@ use fusion_runtime::{Clock, Entropy, Host, Probe};
 use serde_json::Value;
 
 use crate::fabric::{
-    Fault, FaultCount, FaultId, Observer, Protocol, WireEvent, WireKind, World, WorldOptions,
+    Fault, FaultCount, FaultId, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind, World,
+    WorldOptions,
 };
 use crate::plan::Plan;
 use crate::play::{PlayError, play};
@@ -115,6 +116,10 @@ pub fn conform(
         // Clusters fetch the domain map before anybody comes.
         stage.clock.sleep(WARM_UP).await;
         let host = stage.device_host("suite");
+        // Closer to every cluster than they are to each other, so that races between them are reached.
+        let (here, everywhere) = (vec![Place::Host("suite".to_owned())], vec![Place::Everywhere]);
+        world.set_link(here.clone(), everywhere.clone(), LinkProfile::near());
+        world.set_link(everywhere, here, LinkProfile::near());
         fusion_conformance::run_recorded(&host, Arc::new(target), suite, &recorder, |_| {}).await
     }))
 }
