@@ -64,10 +64,10 @@ fn search(stage: &Stage, canaries: &Canaries, domain: &Domain) -> Checked {
     let control = Canaries::new([("the domain", domain.as_str())]);
     let mut proved = false;
     let mut found = Vec::new();
-    for (place, name, bytes) in places(stage)? {
+    for Place { kind, name, bytes } in places(stage)? {
         proved |= !control.scan(&bytes).is_empty();
-        let sink = canaries.sink(place, &bytes);
-        let text = format!("{} bytes of the provider's {place} searched", sink.searched_bytes);
+        let sink = canaries.sink(kind, &bytes);
+        let text = format!("{} bytes of the provider's {kind} searched", sink.searched_bytes);
         stage.saw("searched", Verdict::Pass, text);
         found.extend(sink.hits.iter().map(|hit| {
             format!("{} stands in {name} at byte {} as {}", hit.canary, hit.offset, hit.encoding)
@@ -87,15 +87,25 @@ fn search(stage: &Stage, canaries: &Canaries, domain: &Domain) -> Checked {
     Ok(())
 }
 
-/// Everything that can be looked into: what it is, its name, its bytes.
-fn places(stage: &Stage) -> Result<Vec<(&'static str, String, Vec<u8>)>, Stop> {
+/// Somewhere to look into.
+struct Place {
+    /// `store`, `log` or `wire`.
+    kind: &'static str,
+    name: String,
+    bytes: Vec<u8>,
+}
+
+/// Everything that can be looked into.
+fn places(stage: &Stage) -> Result<Vec<Place>, Stop> {
     let evidence = &stage.target().evidence;
     let files = evidence.stores.iter().map(|file| ("store", file));
     let files = files.chain(evidence.logs.iter().map(|file| ("log", file)));
-    let mut places: Vec<_> = files
-        .map(|(place, file)| Ok((place, file.display().to_string(), read(stage, file)?)))
-        .collect::<Result<_, Stop>>()?;
-    places.extend(evidence.seen.iter().map(|seen| (seen.place, seen.name.clone(), (seen.bytes)())));
+    let mut places = Vec::new();
+    for (kind, file) in files {
+        places.push(Place { kind, name: file.display().to_string(), bytes: read(stage, file)? });
+    }
+    let seen = evidence.seen.iter();
+    places.extend(seen.map(|it| Place { kind: it.place, name: it.name.clone(), bytes: (it.bytes)() }));
     Ok(places)
 }
 
