@@ -89,7 +89,9 @@ pub enum Start {
     },
 }
 
-/// What a device is made to do. A `chat` is the scenario's name for a conversation.
+/// What a device is made to do. A `chat` is the scenario's name for a conversation, `with` and `who` are
+/// users by the local part of their address, `within` is how long it is tried.
+#[expect(missing_docs, reason = "the fields are explained above, the same in every variant")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Act {

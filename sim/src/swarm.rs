@@ -17,7 +17,7 @@ const FAULTS_PER_FAMILY_MAX: u64 = 3;
 
 /// The faults that the seed behind `entropy` adds to a scenario, in order of family.
 #[must_use]
-pub fn draw(scenario: &Scenario, hosts: &[HostSpec], entropy: &Entropy) -> Vec<PlannedFault> {
+pub(crate) fn draw(scenario: &Scenario, hosts: &[HostSpec], entropy: &Entropy) -> Vec<PlannedFault> {
     let mut drawn = Vec::new();
     for family in &scenario.swarm.families {
         let chance = entropy.stream(family);

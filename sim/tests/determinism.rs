@@ -2,6 +2,8 @@
 //!
 //! Each test starts the program itself, so that the second process is a real one.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 use std::process::Command;
 
 fn check(arguments: &[&str]) -> (i32, String) {

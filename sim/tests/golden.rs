@@ -2,6 +2,8 @@
 //!
 //! A golden history changes when the system's behaviour changes: review it like code.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 use std::path::Path;
 
 use fusion_history::Ruling;

@@ -128,9 +128,7 @@ pub fn conform(
 ///
 /// # Errors
 /// When such a federation cannot exist.
-pub fn hosts(
-    topology: &fusion_deployment::Topology,
-) -> Result<Vec<HostSpec>, fusion_deployment::TopologyError> {
+pub fn hosts(topology: &Topology) -> Result<Vec<HostSpec>, TopologyError> {
     assemble(topology, Addressing::Simulated, &Entropy::from_u64(0)).map(|federation| federation.hosts)
 }
 

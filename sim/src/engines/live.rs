@@ -145,7 +145,7 @@ impl Stage for LiveStage {
         provider
             .flat_map(|host| {
                 let rows = self.stores.get(&host.name).map(MemoryStore::snapshot).unwrap_or_default();
-                let stored = rows_as_bytes(rows.iter().map(|(key, row)| (key, row)));
+                let stored = rows_as_bytes(rows.iter());
                 [("store", stored), ("log", log.clone())]
                     .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))
             })

@@ -137,9 +137,11 @@ impl Faults {
         for event in facts.seen() {
             let Body::Fault { fault, phase, .. } = &event.body else { continue };
             match phase {
-                FaultPhase::Began => drop(began.insert(fault, event.at_us)),
+                FaultPhase::Began => {
+                    began.insert(fault, event.at_us);
+                }
                 FaultPhase::Ended => {
-                    spans.extend(began.remove(fault.as_str()).map(|from| (from, event.at_us)))
+                    spans.extend(began.remove(fault.as_str()).map(|from| (from, event.at_us)));
                 }
             }
         }
