@@ -2,7 +2,7 @@
 
 use fusion_protocol::conversation::{Act, Activity, Conversation, PeerState};
 use fusion_protocol::{Address, Code, Count, Url};
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 
 use crate::check::{Check, Checked, Need, Stop, Verdict};
 use crate::device::{Device, Made};
@@ -109,34 +109,34 @@ async fn fixed_members(stage: &Stage) -> Checked {
 /// Several pairs, because a race is a matter of luck: in some of them a message must reach the loser
 /// before it has lost.
 async fn created_at_once(stage: &Stage) -> Checked {
-    let (here, there) = (stage.here()?, stage.there()?);
-    let mut reached = 0;
-    for _ in 0..RACES {
-        let alice = stage.user("alice", &here).await?;
-        let bob = stage.user("bob", &there).await?;
-        for device in [&alice, &bob] {
-            // Both know where the other is, so that neither creation waits for it.
-            let other = if device.user() == alice.user() { bob.user() } else { alice.user() };
-            device.resolve(other).await.set_up(stage, "resolving the other")?;
-        }
-        let (by_alice, by_bob) = join(
-            create_and_write(stage, &alice, bob.user(), "alice"),
-            create_and_write(stage, &bob, alice.user(), "bob"),
-        )
-        .await;
-        let (by_alice, by_bob) = (by_alice?, by_bob?);
-        reached += usize::from(by_alice.url != by_bob.url);
-        converges(stage, (&alice, &by_alice), (&bob, &by_bob)).await?;
-    }
+    let races = join_all((0..RACES).map(|_| race(stage))).await;
+    let reached = races.into_iter().collect::<Result<Vec<bool>, Stop>>()?;
+    let reached = reached.into_iter().filter(|reached| *reached).count();
     if reached == 0 {
         return Err(stage.inconclusive("race-not-reached", format!("{RACES} pairs never made two at once")));
     }
-    stage.saw(
-        "race-reached",
-        Verdict::Pass,
-        format!("{reached} of {RACES} pairs had made two conversations"),
-    );
+    let text = format!("{reached} of {RACES} pairs had made two conversations");
+    stage.saw("race-reached", Verdict::Pass, text);
     Ok(())
+}
+
+/// One pair creates and writes at once; says whether there were two conversations for a while.
+async fn race(stage: &Stage) -> Result<bool, Stop> {
+    let (here, there) = (stage.here()?, stage.there()?);
+    let alice = stage.user("alice", &here).await?;
+    let bob = stage.user("bob", &there).await?;
+    for (who, other) in [(&alice, &bob), (&bob, &alice)] {
+        // Both know where the other is, so that neither creation waits for it.
+        who.resolve(other.user()).await.set_up(stage, "resolving the other")?;
+    }
+    let (by_alice, by_bob) = join(
+        create_and_write(stage, &alice, bob.user(), "alice"),
+        create_and_write(stage, &bob, alice.user(), "bob"),
+    )
+    .await;
+    let (by_alice, by_bob) = (by_alice?, by_bob?);
+    converges(stage, (&alice, &by_alice), (&bob, &by_bob)).await?;
+    Ok(by_alice.url != by_bob.url)
 }
 
 async fn create_and_write(
