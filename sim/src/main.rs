@@ -407,7 +407,7 @@ impl Desk {
                 let mode = if seed % 2 == 0 { Mode::Story } else { Mode::Swarm };
                 match determinism::check(scenario, seed, mode, plant, library.folder())? {
                     Found::Same(hash) => {
-                        println!("same    {:<26} seed {seed:<6} {}", scenario.name, &hash[..16])
+                        println!("same    {:<26} seed {seed:<6} {}", scenario.name, &hash[..16]);
                     }
                     Found::DiffersHere(difference) => {
                         differing += 1;
