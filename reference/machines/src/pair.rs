@@ -472,7 +472,7 @@ mod tests {
         let right = LifeEvent::Taken { winner: winner.clone() };
         let (life, effects) = Life::Provisional.step(&loser, &pair(), right).unwrap();
         assert_eq!(life, Life::Sealing { winner: winner.clone() });
-        let slot = Slot::taken_over(winner, loser.url.clone());
+        let slot = Slot::taken_over(winner, loser.url);
         assert_eq!(effects, [LifeEffect::YieldSlot(slot), LifeEffect::Export]);
     }
 

@@ -71,11 +71,17 @@ impl Chat {
         (status, body)
     }
 
-    /// What is said in a conversation, in order.
+    /// What is said in a conversation, in order. A 503 is asked again, as clients do.
     pub(crate) async fn texts(&self, by: &UserRef, conversation: &Url) -> Vec<String> {
-        let (status, _, page) = self.get(by, &below(conversation, "activities")).await;
-        assert_eq!(status, StatusCode::OK, "{page}");
-        texts(&page["activities"])
+        for _ in 0..10 {
+            let (status, _, page) = self.get(by, &below(conversation, "activities")).await;
+            if status != StatusCode::SERVICE_UNAVAILABLE {
+                assert_eq!(status, StatusCode::OK, "{page}");
+                return texts(&page["activities"]);
+            }
+            self.world.clock.sleep(Duration::from_secs(1)).await;
+        }
+        panic!("the conversation cannot be read");
     }
 
     /// The entries of a user's index.

@@ -1,5 +1,6 @@
 //! Conversations of one and of two clusters, over HTTP in memory.
 
+mod chance;
 mod groups;
 mod pairs;
 mod race;

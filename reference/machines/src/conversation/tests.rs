@@ -186,7 +186,7 @@ fn a_retry_at_the_winner_is_the_same_activity() {
     assert_ne!(activity_id(&here, &alice, "k"), activity_id(&here, &alice, "l"));
     assert_ne!(activity_id(&here, &alice, "k"), activity_id(&here, &user("bob"), "k"));
     let mut other_group = group();
-    other_group.place.url = there.place.url.clone();
+    other_group.place.url = there.place.url;
     assert_ne!(activity_id(&group(), &alice, "k"), activity_id(&other_group, &alice, "k"));
 }
 

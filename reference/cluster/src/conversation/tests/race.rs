@@ -11,13 +11,13 @@ async fn raced() -> (Chat, Url, Url) {
         assert!(found.is_ok());
     }
     chat.world.cut("a");
-    let (status, by_bob) = chat.create_in_partition(&chat.bob, &chat.alice).await;
+    let (status, by_bob) = chat.create(&chat.bob, &chat.alice).await;
     assert_eq!(status, StatusCode::CREATED, "{by_bob}");
     let bobs = url_in(&by_bob, "url");
     assert_eq!(chat.say(&chat.bob, &bobs, "bob 1").await.0, StatusCode::CREATED);
     chat.world.reconnect("a").await;
     chat.world.cut("b");
-    let (status, by_alice) = chat.create_in_partition(&chat.alice, &chat.bob).await;
+    let (status, by_alice) = chat.create(&chat.alice, &chat.bob).await;
     assert_eq!(status, StatusCode::CREATED, "{by_alice}");
     let alices = url_in(&by_alice, "url");
     assert_eq!(chat.say(&chat.alice, &alices, "alice 1").await.0, StatusCode::CREATED);
@@ -28,12 +28,8 @@ async fn raced() -> (Chat, Url, Url) {
 }
 
 impl Chat {
-    async fn create_in_partition(&self, by: &UserRef, with: &UserRef) -> (StatusCode, Value) {
-        self.create(by, with).await
-    }
-
     /// Waits until both look-ups answer one conversation that is at rest.
-    async fn come_to_rest(&self) -> Url {
+    pub(super) async fn come_to_rest(&self) -> Url {
         for _ in 0..2_000 {
             let (_, one) = self.look_up(&self.alice, &self.bob).await;
             let (_, other) = self.look_up(&self.bob, &self.alice).await;
