@@ -245,15 +245,6 @@ impl Target {
         Some(provider.key.sign(&claims(host, provider, audience, &provider.admin, Scope::Admin)))
     }
 
-    /// An assertion by which the admin of the org that runs `cluster` speaks to the provider itself: the
-    /// provider sees admins' own accounts (PRI), and no token of a cluster.
-    #[must_use]
-    pub fn provider_assertion(&self, host: &Host, cluster: &ClusterName) -> Option<String> {
-        let provider = self.org_of(cluster)?.1.identity.as_ref()?;
-        let audience = self.template.provider_url("clustermap", "").as_str().trim_end_matches('/').to_owned();
-        Some(provider.key.sign(&claims(host, provider, audience, &provider.admin, Scope::Admin)))
-    }
-
     /// NAM-005: the cluster that `url` leads to, if it is one of this federation.
     #[must_use]
     pub fn cluster_of(&self, url: &Url) -> Option<ClusterName> {
