@@ -303,6 +303,17 @@ impl Conversation {
         }
     }
 
+    /// A pair is worth another claim, though an earlier one was refused for good: somebody asks for it
+    /// again. Answers whom to ask.
+    pub fn try_again(&mut self) -> Option<Address> {
+        let live = self.life.winner().is_none() && self.kind() == Kind::OneToOne;
+        let creator = &self.creator.user;
+        let given_up = |one: &&mut Participant| one.user != *creator && one.unreachable.is_some();
+        let other = self.participants.iter_mut().find(given_up).filter(|_| live)?;
+        other.unreachable = None;
+        Some(other.user.clone())
+    }
+
     fn takes_writes(&self) -> Result<(), Refusal> {
         match &self.life {
             Life::Provisional | Life::Bound => Ok(()),

@@ -12,6 +12,7 @@ use fusion_protocol::{Address, ClusterName, Code, Count, Problem, UserRef, Uuid,
 use fusion_runtime::store::Batch;
 use futures_util::future::join_all;
 
+use super::race::claim_again;
 use super::store::{self, IdRow, Pair, SlotRow};
 use super::writing::{Writing, local};
 use super::{hold_pair, id_of, url, view};
@@ -197,6 +198,7 @@ async fn answer(
 ) -> Result<wire::Conversation, Problem> {
     let url = known.slot.answer();
     if let Some(id) = id_of(cluster, url) {
+        claim_again(cluster, id).await?;
         let (_, conversation) = store::existing(cluster, id).await?;
         return Ok(view(cluster, id, &conversation));
     }

@@ -15,7 +15,7 @@ use fusion_runtime::probe::Level;
 use http::Method;
 use serde_json::json;
 
-use super::race::{bind_slot, write_slot};
+use super::race::{bind_slot, claim_again, write_slot};
 use super::writing::{Writing, local};
 use super::{hold, hold_pair, problem, store};
 use crate::outbox::Fate;
@@ -163,6 +163,8 @@ pub(super) async fn import(
         let _held = hold(cluster, id).await;
         while take_in(cluster, id, caller, &import).await? == Committed::Again {}
     }
+    // Whoever lost to this conversation needs its index entry, too.
+    claim_again(cluster, id).await?;
     if import.complete && !import.replaces.is_empty() {
         locus::take_over(cluster, id, of_loser(import.replaces, &import.from)).await?;
     }

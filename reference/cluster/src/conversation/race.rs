@@ -234,6 +234,22 @@ pub(crate) async fn claim(cluster: &Cluster, id: Uuid, row: Uuid, other: &UserRe
     }
 }
 
+/// Claims the pair again if an earlier claim was refused for good: what refused it may be over.
+pub(super) async fn claim_again(cluster: &Cluster, id: Uuid) -> Result<(), Problem> {
+    let _held = hold(cluster, id).await;
+    loop {
+        let (row, mut conversation) = store::existing(cluster, id).await?;
+        let Some(user) = conversation.try_again() else { return Ok(()) };
+        let mut writing = Writing::new(cluster);
+        let effect = Effect::Claim { user, conversation: id };
+        outbox::post(cluster, &mut writing.batch, conversation.place.url.as_str(), effect)?;
+        row.save(&mut writing.batch, &conversation);
+        if writing.commit().await? == Committed::Yes {
+            return Ok(());
+        }
+    }
+}
+
 enum Asked {
     Granted,
     Taken(Contender),

@@ -120,11 +120,11 @@ async fn settle(cluster: &Cluster, peer: &ClusterName, taken: &[Taken<Arc<Outbox
             }
         }
         let is_claim = rows.iter().any(|row| row.channel == Channel::Claims);
-        let over = fates.iter().any(|fate| match fate {
-            Fate::LaneOver => true,
-            Fate::Dead(_) => is_claim,
-            Fate::Answered | Fate::Later | Fate::Misrouted | Fate::Unreachable => false,
-        });
+        let lost = fates.contains(&Fate::LaneOver);
+        if lost {
+            cluster.outbox.state().over.insert(lane.clone());
+        }
+        let over = lost || is_claim && fates.iter().any(|fate| matches!(fate, Fate::Dead(_)));
         settled.push((lane, fates.into_iter().map(Fate::outcome).collect(), over));
     }
     remove_pointless(cluster, &mut batch, &settled);
@@ -141,10 +141,7 @@ async fn settle(cluster: &Cluster, peer: &ClusterName, taken: &[Taken<Arc<Outbox
             state.moved.insert(user.clone());
         }
         match over {
-            true => {
-                state.machine.remove(lane);
-                state.over.insert(lane.clone());
-            }
+            true => drop(state.machine.remove(lane)),
             false => state.machine.settle(lane, &outcomes, now, entropy.u64()),
         }
     }

@@ -178,6 +178,19 @@ fn a_sealed_conversation_takes_no_writes_and_a_superseded_one_says_where_to_go()
 }
 
 #[test]
+fn whoever_was_given_up_on_is_told_nothing_until_somebody_tries_again() {
+    let mut one_to_one = one_to_one();
+    let bob = user("bob").user;
+    one_to_one.give_up_on(&bob, Code::NotYourObject);
+    let posted = post(&mut one_to_one, "alice", "1", &message("hi"), &About::Itself).unwrap();
+    assert_eq!(posted.announce.len(), 1);
+    assert_eq!(one_to_one.try_again(), Some(bob));
+    assert_eq!(one_to_one.try_again(), None);
+    let posted = post(&mut one_to_one, "alice", "2", &message("hi"), &About::Itself).unwrap();
+    assert_eq!(posted.announce.len(), 2);
+}
+
+#[test]
 fn a_retry_at_the_winner_is_the_same_activity() {
     let (here, mut there) = (one_to_one(), one_to_one());
     there.place.url = "https://b-conv.provider.example/v1/conversations/2".parse().unwrap();

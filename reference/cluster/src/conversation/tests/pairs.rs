@@ -133,3 +133,30 @@ async fn pages_follow_each_other() {
     assert_eq!((texts(&last["activities"]), &last["next"]), (vec!["5".into()], &Value::Null));
     assert_eq!(chat.get(&chat.alice, &page("after=x")).await.0, StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_was_refused_for_good_is_tried_again_when_somebody_asks() {
+    let chat = Chat::new().await;
+    let b = chat.world.cluster("b");
+    crate::users::resolve(chat.world.cluster("a"), &chat.bob.user).await.expect("resolved");
+    let row = crate::users::served_here(b, &chat.bob.user).await.expect("a row");
+    let mut batch = fusion_runtime::store::Batch::default();
+    crate::users::remove(&mut batch, &row);
+    b.host.store.commit(batch).await.expect("removed");
+
+    let (_, made) = chat.create(&chat.alice, &chat.bob).await;
+    let url = url_in(&made, "url");
+    let mut now = made;
+    while now["participants"][1]["unreachable"] != "user-unknown" {
+        chat.world.clock.sleep(Duration::from_millis(100)).await;
+        now = chat.get(&chat.alice, &url).await.2;
+    }
+
+    let vacant = crate::users::served_here(b, &chat.bob.user).await.expect("no row");
+    let mut batch = fusion_runtime::store::Batch::default();
+    crate::users::insert(&mut batch, &vacant, row.value.as_ref().expect("a row"));
+    b.host.store.commit(batch).await.expect("inserted");
+    let (status, again) = chat.create(&chat.alice, &chat.bob).await;
+    assert_eq!((status, &again["url"]), (StatusCode::OK, &now["url"]));
+    chat.index_until(&chat.bob, |entries| entries.iter().any(|e| e["url"] == now["url"])).await;
+}
