@@ -1,6 +1,6 @@
 //! The checks, one file per area of SPEC.
 //!
-//! A check is a short conversation on its own [`Stage`](crate::stage::Stage): fresh people, a few steps,
+//! A check is a short conversation on a stage of its own: fresh people, a few steps,
 //! what must be seen. A check of a refusal first shows that the same request, rightly authorised, is
 //! accepted, and takes a refusal for another reason for no proof.
 

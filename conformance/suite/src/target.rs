@@ -1,6 +1,6 @@
 //! Which deployment is checked, and as whom.
 //!
-//! A [`Target`] is what a target file says ([`file`]), or what a simulator knows about its own world
+//! A [`Target`] is what a target file says ([`mod@file`]), or what a simulator knows about its own world
 //! ([`Target::new`] and the public fields). It names no engine: how names become addresses
 //! is the network's affair, which is handed the [`Target::resolve`] table.
 
