@@ -1,30 +1,22 @@
 //! The simulator's command line.
 
-use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+mod desk;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anstream::{eprintln, println};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use fusion_history::Ruling;
-use fusion_sim::determinism::{self, Fault, Found};
+use fusion_sim::determinism::{self, Fault};
 use fusion_sim::engines::fabric::{Options, hosts};
-use fusion_sim::explore::{Batch, Summary, explore};
-use fusion_sim::fabric::FaultCount;
 use fusion_sim::library::Library;
 use fusion_sim::narrate::narrate;
-use fusion_sim::outcome::{Outcome, judged};
+use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
-use fusion_sim::scenario::{FAMILIES, Scenario};
-use indicatif::{ProgressBar, ProgressStyle};
 
-/// In how many seeds of the whole batch each fault family must have made a difference.
-const EFFECTIVE_SEEDS_MIN: u64 = 5;
+use desk::Desk;
 
 /// Plays scenarios in a simulated network and judges them.
 ///
@@ -87,6 +79,15 @@ enum Command {
         /// The story alone, without a swarm of faults
         #[arg(long)]
         story: bool,
+    },
+    /// Checks a simulated deployment with the conformance suite: the same checks as over sockets
+    Conform {
+        /// The world's seed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Only checks whose id begins like this; `*` stands for anything. May be repeated
+        #[arg(long, value_name = "PATTERN")]
+        only: Vec<String>,
     },
     /// Prints the plan that a scenario and a seed make, as JSON
     Plan {
@@ -152,7 +153,7 @@ fn run(line: &Line) -> Result<Ruling> {
         Some(folder) => Library::at(folder),
         None => Library::nearest()?,
     };
-    let desk = Desk::new(line);
+    let desk = Desk::new(line.json, line.jobs);
     match &line.command {
         None => desk.everything(&library.all()?, line.seeds),
         Some(Command::List) => {
@@ -182,6 +183,7 @@ fn run(line: &Line) -> Result<Ruling> {
             desk.faults(&summary.faults, summary.runs);
             Ok(summary.ruling())
         }
+        Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which }) => {
             println!("{}", serde_json::to_string_pretty(&which.plan(&library)?)?);
             Ok(Ruling::Holds)
@@ -211,245 +213,4 @@ impl Which {
         let scenario = library.find(&self.scenario)?;
         Ok(Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, self.mode()))
     }
-}
-
-/// Where results are put before people or machines.
-struct Desk {
-    json: bool,
-    jobs: usize,
-    stop: Arc<AtomicBool>,
-}
-
-impl Desk {
-    fn new(line: &Line) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = stop.clone();
-        // The first Ctrl-C ends the batch and keeps what was found, the second ends the program.
-        let _ = ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-        });
-        Self { json: line.json, jobs: line.jobs.unwrap_or(cores), stop }
-    }
-
-    fn list(&self, scenarios: &[Scenario]) {
-        for scenario in scenarios {
-            if self.json {
-                println!(
-                    "{}",
-                    serde_json::json!({"scenario": scenario.name, "title": scenario.title, "requirements": scenario.requirements})
-                );
-            } else {
-                println!("{:<26} {}", scenario.name, scenario.title);
-            }
-        }
-    }
-
-    /// Every scenario as written and with a swarm. Judges without a case and faults without effect are
-    /// failures, too: they would be an empty victory.
-    fn everything(&self, scenarios: &[Scenario], seeds: u64) -> Result<Ruling> {
-        let mut ruling = Ruling::Holds;
-        let mut faults: BTreeMap<&'static str, FaultCount> = BTreeMap::new();
-        let mut runs = 0;
-        for scenario in scenarios {
-            let story = self.batch(scenario, 0, 1, Mode::Story);
-            let mut swarm = self.batch(scenario, 1, seeds, Mode::Swarm);
-            if story.ruling() != Ruling::Holds {
-                self.explain(&story);
-                ruling = ruling.max(story.ruling());
-            }
-            swarm.reached.extend(story.reached.iter().cloned());
-            self.summary(&swarm);
-            ruling = ruling.max(if seeds > 0 { swarm.ruling() } else { story.ruling() });
-            for (family, count) in &swarm.faults {
-                let total = faults.entry(family).or_default();
-                total.chosen += count.chosen;
-                total.effective += count.effective;
-            }
-            runs += swarm.runs;
-            let never = swarm.never_reached(scenario);
-            if !never.is_empty() && !self.stopped() {
-                eprintln!("{}: no run had a case of {}", scenario.name, never.join(", "));
-                ruling = ruling.max(Ruling::Unknown);
-            }
-            if self.stopped() {
-                eprintln!("stopped; the lines above are what was found");
-                return Ok(ruling.max(Ruling::Unknown));
-            }
-        }
-        self.faults(&faults, runs);
-        let wanted = EFFECTIVE_SEEDS_MIN.min(seeds);
-        for family in FAMILIES {
-            let effective = faults.get(family).map_or(0, |count| count.effective);
-            if effective < wanted {
-                eprintln!(
-                    "fault family {family} made a difference in {effective} runs only; at least {wanted} are wanted"
-                );
-                ruling = ruling.max(Ruling::Unknown);
-            }
-        }
-        Ok(ruling)
-    }
-
-    fn batch(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
-        let bar = self.bar(&scenario.name, seeds);
-        let batch = Batch { first, seeds, mode, jobs: self.jobs };
-        let summary = explore(scenario, batch, &Options::default(), &self.stop, &|outcome| {
-            bar.inc(1);
-            if outcome.ruling != Ruling::Holds {
-                bar.set_message(format!("{} on seed {}", outcome.ruling, outcome.seed));
-            }
-        });
-        bar.finish_and_clear();
-        summary
-    }
-
-    /// On a terminal only.
-    fn bar(&self, name: &str, length: u64) -> ProgressBar {
-        if self.json || !std::io::stderr().is_terminal() || length < 2 {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template("{prefix:<26} {bar:30} {pos}/{len} {eta} {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(name.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        bar
-    }
-
-    fn one(&self, outcome: &Outcome) {
-        if self.json {
-            println!("{}", serde_json::to_string(&outcome.line()).unwrap_or_default());
-            return;
-        }
-        println!(
-            "{} {:<26} seed {:<6} {:>8.1} s simulated {:>7.3} s wall {:>7} events  {}",
-            verdict(outcome.ruling),
-            outcome.scenario,
-            outcome.seed,
-            outcome.simulated.as_secs_f64(),
-            outcome.wall.as_secs_f64(),
-            outcome.events,
-            &outcome.hash[..16.min(outcome.hash.len())],
-        );
-        if outcome.ruling != Ruling::Holds {
-            print!("{}", indented(&outcome.explain()));
-        }
-    }
-
-    fn summary(&self, summary: &Summary) {
-        if self.json {
-            let line = serde_json::json!({
-                "scenario": summary.scenario, "engine": "fabric", "seeds": summary.runs,
-                "verdict": summary.ruling().to_string(), "violated": summary.violated, "unknown": summary.unknown,
-                "events": summary.events, "simulated_s": summary.simulated.as_secs_f64(),
-                "wall_s": summary.wall.as_secs_f64(), "hash": summary.hash, "distinct": summary.distinct,
-                "failed_seeds": summary.failed.iter().map(|outcome| outcome.seed).collect::<Vec<_>>(),
-            });
-            println!("{line}");
-        } else {
-            println!(
-                "{} {:<26} {:>5} seeds {:>10.0} s simulated {:>7.2} s wall {:>9} events  {}",
-                verdict(summary.ruling()),
-                summary.scenario,
-                summary.runs,
-                summary.simulated.as_secs_f64(),
-                summary.wall.as_secs_f64(),
-                summary.events,
-                &summary.hash[..16],
-            );
-        }
-        self.explain(summary);
-    }
-
-    fn explain(&self, summary: &Summary) {
-        for outcome in &summary.failed {
-            eprintln!("  {} on seed {}: {}", outcome.ruling, outcome.seed, outcome.reproduce());
-            eprint!("{}", indented(&outcome.explain()));
-        }
-        let told = summary.failed.len() as u64;
-        let all = summary.violated + summary.unknown;
-        if all > told {
-            eprintln!("  and {} more", all - told);
-        }
-    }
-
-    fn faults(&self, faults: &BTreeMap<&'static str, FaultCount>, runs: u64) {
-        if self.json {
-            let families: BTreeMap<_, _> = faults
-                .iter()
-                .map(|(family, count)| {
-                    (family, serde_json::json!({"chosen": count.chosen, "effective": count.effective}))
-                })
-                .collect();
-            println!("{}", serde_json::json!({"faults": families, "runs": runs}));
-            return;
-        }
-        println!("faults: in how many of {runs} runs each family was chosen and made a difference");
-        for (family, count) in faults {
-            println!("  {family:<20} chosen {:>5}  effective {:>5}", count.chosen, count.effective);
-        }
-    }
-
-    fn determinism(
-        &self,
-        scenarios: &[Scenario],
-        seeds: u64,
-        plant: Option<Fault>,
-        library: &Library,
-    ) -> Result<Ruling> {
-        let mut differing = 0;
-        for scenario in scenarios {
-            for seed in 1..=seeds {
-                let mode = if seed % 2 == 0 { Mode::Story } else { Mode::Swarm };
-                match determinism::check(scenario, seed, mode, plant, library.folder())? {
-                    Found::Same(hash) => {
-                        println!("same    {:<26} seed {seed:<6} {}", scenario.name, &hash[..16]);
-                    }
-                    Found::DiffersHere(difference) => {
-                        differing += 1;
-                        println!(
-                            "differs {:<26} seed {seed:<6} in one process\n{}",
-                            scenario.name,
-                            indented(&difference.to_string())
-                        );
-                    }
-                    Found::DiffersThere(difference) => {
-                        differing += 1;
-                        println!(
-                            "differs {:<26} seed {seed:<6} in two processes\n{}",
-                            scenario.name,
-                            indented(&difference.to_string())
-                        );
-                    }
-                }
-                std::io::stdout().flush()?;
-            }
-        }
-        let wanted = if plant.is_some() { scenarios.len() as u64 * seeds } else { 0 };
-        Ok(if differing == wanted { Ruling::Holds } else { Ruling::Violated })
-    }
-
-    fn stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// The verdict first, in colour where there is one (`anstream` drops it elsewhere).
-fn verdict(ruling: Ruling) -> String {
-    use anstyle::{AnsiColor, Style};
-    let colour = match ruling {
-        Ruling::Holds => AnsiColor::Green,
-        Ruling::Unknown => AnsiColor::Yellow,
-        Ruling::Violated => AnsiColor::Red,
-    };
-    let style = Style::new().fg_color(Some(colour.into()));
-    format!("{style}{ruling:<8}{style:#}")
-}
-
-fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}\n")).collect()
 }

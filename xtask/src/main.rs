@@ -92,7 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn needs_no_deployment(arguments: &[String]) -> bool {
-    let names = ["--target", "--help", "-h", "--list", "--version"];
+    let names = ["--target", "--help", "-h", "--list", "--version", "--explain-target"];
     arguments
         .iter()
         .any(|argument| names.iter().any(|name| argument == name || argument.starts_with("--target=")))

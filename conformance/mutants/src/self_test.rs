@@ -10,15 +10,13 @@ use fusion_conformance::catalogue::{self, catalogue};
 use fusion_conformance::check::Verdict;
 use fusion_conformance::report::CheckReport;
 use fusion_conformance::{Options, Report};
-use fusion_deployment::{Hooks, Topology};
+use fusion_deployment::Hooks;
 use fusion_sim::engines::fabric;
 use fusion_sim::stopwatch::Stopwatch;
 use serde::Serialize;
 
 use crate::{MUTANTS, Mutant};
 
-/// The deployment that is made faulty: two private clusters of two orgs, and the consumer cluster.
-const TOPOLOGY: &str = include_str!("topology.toml");
 /// The seed of every world of the self-test.
 const SEED: u64 = 1;
 
@@ -102,9 +100,8 @@ fn entries() -> Result<Vec<(&'static catalogue::Mutant, Mutant)>> {
 }
 
 fn check(hooks: &Hooks) -> Result<Report> {
-    let topology: Topology = fusion_settings::parse("topology.toml".as_ref(), TOPOLOGY)?;
     let options = Options { engine: "fabric".to_owned(), ..Options::default() };
-    Ok(fabric::conform(&topology, SEED, hooks.clone(), &options)?)
+    Ok(fabric::conform(&fabric::checked(), SEED, hooks.clone(), &options)?)
 }
 
 fn test(entry: &catalogue::Mutant, mutant: &Mutant, sound: &Report) -> Found {

@@ -1,4 +1,4 @@
-//! How a service is made faulty from outside: its requests, its answers, its rows.
+//! How a service is made faulty from outside: its requests, its answers, its rows, its datagrams.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,10 +9,19 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fusion_deployment::{Hooks, Role};
+use fusion_protocol::auth::AccessClaims;
+use fusion_protocol::{Address, Code, Problem};
 use fusion_runtime::Host;
-use http::StatusCode;
+use fusion_runtime::store::{Key, Store};
+use http::{Method, StatusCode, header, request};
 use serde::Serialize;
+use serde_json::Value;
+
+/// The longest body that a wrapper looks at, in octets: more than a service would.
+const BODY_MAX: usize = 8 << 20;
 
 /// What a wrapper does with a request: answers it, or lets it pass.
 pub(crate) enum Verdict {
@@ -22,11 +31,23 @@ pub(crate) enum Verdict {
     Pass(Request),
 }
 
+/// A request, and the service that waits for it.
+pub(crate) struct Call {
+    /// The machine of the service.
+    pub(crate) host: Host,
+    head: request::Parts,
+    /// The request's body.
+    pub(crate) body: Bytes,
+    next: Next,
+}
+
+/// What a wrapper makes of a call.
+pub(crate) type Played = Pin<Box<dyn Future<Output = Response> + Send>>;
 type Judged = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// Wraps what every cluster serves.
 pub(crate) fn clusters(decide: fn(Host, Request) -> Judged) -> Hooks {
-    roles(|role| matches!(role, Role::Cluster(_)), decide)
+    roles(is_cluster, decide)
 }
 
 /// Wraps what the hosts of some roles serve.
@@ -50,6 +71,171 @@ pub(crate) fn wrapped(router: Router, host: Host, decide: fn(Host, Request) -> J
     }))
 }
 
+/// Stands in for every cluster's services where `concerns` says so; the service is asked by
+/// [`Call::play`], as often as `play` likes.
+pub(crate) fn calls<F>(concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
+where
+    F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
+{
+    calls_of(is_cluster, concerns, play)
+}
+
+/// The same for the hosts of some roles.
+pub(crate) fn calls_of<F>(which: fn(&Role) -> bool, concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
+where
+    F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
+{
+    let wrap = move |role: &Role, host: &Host, router: Router| {
+        if !which(role) {
+            return router;
+        }
+        let (host, play) = (host.clone(), play.clone());
+        router.layer(middleware::from_fn(move |request: Request, next: Next| {
+            let (host, play) = (host.clone(), play.clone());
+            async move {
+                if !concerns(request.method(), request.uri().path()) {
+                    return next.run(request).await;
+                }
+                let (head, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
+                play(Call { host, head, body, next }).await
+            }
+        }))
+    };
+    Hooks { wrap_router: Some(Arc::new(wrap)), ..Hooks::default() }
+}
+
+/// Changes what every cluster answers in JSON, where `concerns` says so.
+pub(crate) fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut Value)) -> Hooks {
+    calls(concerns, move |call| {
+        Box::pin(async move {
+            let response = call.play().await;
+            edited(response, |value| edit(&call, value)).await
+        })
+    })
+}
+
+/// Wraps where clusters keep their rows.
+pub(crate) fn stores(wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Hooks {
+    let wrap =
+        move |role: &Role, store: Arc<dyn Store>| if is_cluster(role) { wrap(store) } else { store };
+    Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
+}
+
+/// Whether a row is of one of these concepts.
+pub(crate) fn is_of(key: &Key, concepts: &[&str]) -> bool {
+    key.parts().first().is_some_and(|first| concepts.iter().any(|concept| concept.as_bytes() == first))
+}
+
+/// Whether the host is a cluster's.
+pub(crate) fn is_cluster(role: &Role) -> bool {
+    matches!(role, Role::Cluster(_))
+}
+
+impl Call {
+    /// The path that is asked for.
+    pub(crate) fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// The path and the query.
+    pub(crate) fn target(&self) -> String {
+        self.head.uri.path_and_query().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// How it is asked.
+    pub(crate) fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The host that is asked, without a port.
+    pub(crate) fn authority(&self) -> &str {
+        let asked = self.head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
+        asked.split(':').next().unwrap_or("")
+    }
+
+    /// The cluster that is asked, by its host's name.
+    pub(crate) fn cluster(&self) -> &str {
+        self.authority().split(['-', '.']).next().unwrap_or("")
+    }
+
+    /// Whether somebody says who they are.
+    pub(crate) fn has_token(&self) -> bool {
+        self.head.headers.contains_key(header::AUTHORIZATION)
+    }
+
+    /// Who the caller's token says they are, if they are a person.
+    pub(crate) fn claims(&self) -> Option<AccessClaims> {
+        let token = self.head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        claims(token.split_once(' ')?.1)
+    }
+
+    /// The body, if it is JSON.
+    pub(crate) fn json(&self) -> Option<Value> {
+        serde_json::from_slice(&self.body).ok()
+    }
+
+    /// What the service says.
+    pub(crate) async fn play(&self) -> Response {
+        self.play_with(self.body.clone()).await
+    }
+
+    /// What the service says to another body.
+    pub(crate) async fn play_with(&self, body: impl Into<Bytes>) -> Response {
+        let mut head = self.head.clone();
+        head.headers.remove(header::CONTENT_LENGTH);
+        self.next.clone().run(Request::from_parts(head, Body::from(body.into()))).await
+    }
+
+    /// What the service says to other JSON.
+    pub(crate) async fn play_json(&self, body: &Value) -> Response {
+        self.play_with(serde_json::to_vec(body).unwrap_or_default()).await
+    }
+
+    /// What the service says when it is asked to read `path` by the same caller.
+    pub(crate) async fn read(&self, path: &str) -> Response {
+        let mut head = self.head.clone();
+        head.method = Method::GET;
+        head.headers.remove(header::CONTENT_LENGTH);
+        if let Ok(uri) = path.parse() {
+            head.uri = uri;
+        }
+        self.next.clone().run(Request::from_parts(head, Body::empty())).await
+    }
+
+    /// The same call without the headers of this name.
+    pub(crate) fn without(mut self, name: &str) -> Self {
+        self.head.headers.remove(name);
+        self
+    }
+}
+
+/// What a token says, believed as it is.
+pub(crate) fn claims(token: &str) -> Option<AccessClaims> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
+}
+
+/// The address in one part of a path.
+pub(crate) fn address_in(part: &str) -> Option<Address> {
+    spelt_in(part)?.parse().ok()
+}
+
+/// What stands in one part of a path, letter for letter.
+pub(crate) fn spelt_in(part: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
 /// The body of a request, and the request as it was.
 pub(crate) async fn body_of(request: Request) -> (Bytes, Request) {
     let (parts, body) = request.into_parts();
@@ -59,6 +245,44 @@ pub(crate) async fn body_of(request: Request) -> (Bytes, Request) {
 
 /// An answer in JSON.
 pub(crate) fn json(body: &impl Serialize) -> Response {
+    json_with(StatusCode::OK, body)
+}
+
+/// An answer in JSON with this status.
+pub(crate) fn json_with(status: StatusCode, body: &impl Serialize) -> Response {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
-    (StatusCode::OK, [(http::header::CONTENT_TYPE, "application/json")], bytes).into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+}
+
+/// A refusal.
+pub(crate) fn refusal(code: Code) -> Response {
+    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = serde_json::to_vec(&Problem::new(code)).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
+}
+
+/// The code of a refusal, and the answer as it was.
+pub(crate) async fn code_of(response: Response) -> (Option<Code>, Response) {
+    if response.status().is_success() {
+        return (None, response);
+    }
+    let (bytes, response) = taken(response).await;
+    (serde_json::from_slice::<Problem>(&bytes).ok().map(|problem| problem.code), response)
+}
+
+/// An answer's body, and the answer as it was.
+pub(crate) async fn taken(response: Response) -> (Bytes, Response) {
+    let (head, body) = response.into_parts();
+    let bytes = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
+    (bytes.clone(), Response::from_parts(head, Body::from(bytes)))
+}
+
+/// The answer with its JSON changed; any other is as it was.
+pub(crate) async fn edited(response: Response, edit: impl FnOnce(&mut Value)) -> Response {
+    let (bytes, response) = taken(response).await;
+    let Ok(mut value) = serde_json::from_slice(&bytes) else { return response };
+    edit(&mut value);
+    let (mut head, _) = response.into_parts();
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, Body::from(serde_json::to_vec(&value).unwrap_or_default()))
 }

@@ -93,6 +93,16 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
     }
 }
 
+/// The deployment that [`conform`] checks: two private clusters of two orgs, and the consumer cluster.
+///
+/// # Panics
+/// Never: a test reads it.
+#[must_use]
+pub fn checked() -> Topology {
+    const TOPOLOGY: &str = include_str!("checked.toml");
+    fusion_settings::parse("checked.toml".as_ref(), TOPOLOGY).expect("a constant file")
+}
+
 /// Checks a deployment in a world of its own with the conformance suite.
 ///
 /// # Errors
