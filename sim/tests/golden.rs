@@ -56,3 +56,8 @@ fn home_crashes_mid_call() {
 fn provider_unreachable() {
     plays_as_told("survivability/provider-unreachable.toml");
 }
+
+#[test]
+fn race_under_partition() {
+    plays_as_told("conversation/race-under-partition.toml");
+}
