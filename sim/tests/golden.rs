@@ -61,3 +61,8 @@ fn provider_unreachable() {
 fn race_under_partition() {
     plays_as_told("conversation/race-under-partition.toml");
 }
+
+#[test]
+fn notification_lost() {
+    plays_as_told("mercury/notification-lost.toml");
+}
