@@ -66,3 +66,8 @@ fn race_under_partition() {
 fn notification_lost() {
     plays_as_told("mercury/notification-lost.toml");
 }
+
+#[test]
+fn claimed_domain_consumer_user() {
+    plays_as_told("mapping/claimed-domain-consumer-user.toml");
+}
