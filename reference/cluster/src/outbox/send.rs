@@ -1,6 +1,7 @@
 //! Carries rows to one cluster on one channel, as long as there are any. What one request fails with
 //! concerns nobody else's.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fusion_machines::outbox::{Addressee, Channel, Lane, Outcome, Room, Row, RowId, Taken};
@@ -164,13 +165,13 @@ fn remove_pointless(cluster: &Cluster, batch: &mut Batch, settled: &[(&Lane, Vec
 
 async fn send_index(cluster: &Cluster, peer: &ClusterName, rows: &[&Waiting]) -> Vec<Fate> {
     let mut fates = vec![Fate::Later; rows.len()];
-    let (mut places, mut writes) = (Vec::new(), Vec::new());
+    let (mut places, mut writes, mut routes) = (Vec::new(), Vec::new(), Routes::to(cluster, peer));
     for (at, row) in rows.iter().enumerate() {
         let Effect::Index { user, incarnation, .. } = &row.what.effect else { continue };
-        match route(cluster, peer, user, *incarnation).await {
+        match routes.route(user, *incarnation).await {
             Ok(record) => {
                 places.push(at);
-                writes.extend(index_write(cluster, &row.what, &record));
+                writes.extend(index_write(cluster, &row.what, record));
             }
             Err(fate) => fates[at] = fate,
         }
@@ -206,10 +207,10 @@ async fn remember_found(cluster: &Cluster, peer: &ClusterName, row: &OutboxRow, 
 
 async fn send_loci(cluster: &Cluster, peer: &ClusterName, rows: &[&Waiting]) -> Vec<Fate> {
     let mut fates = vec![Fate::Later; rows.len()];
-    let (mut places, mut writes) = (Vec::new(), Vec::new());
+    let (mut places, mut writes, mut routes) = (Vec::new(), Vec::new(), Routes::to(cluster, peer));
     for (at, row) in rows.iter().enumerate() {
         let Effect::Active { user, entry, event } = &row.what.effect else { continue };
-        match route(cluster, peer, user, None).await {
+        match routes.route(user, None).await {
             Ok(record) => {
                 places.push(at);
                 writes.push(ActiveWrite {
@@ -246,8 +247,8 @@ async fn send_loci(cluster: &Cluster, peer: &ClusterName, rows: &[&Waiting]) -> 
 
 async fn send_one(cluster: &Cluster, peer: &ClusterName, row: &Waiting) -> Fate {
     match &row.what.effect {
-        Effect::Claim { user, conversation } => match route(cluster, peer, user, None).await {
-            Ok(record) => conversation::claim(cluster, *conversation, row.what.id, &record).await,
+        Effect::Claim { user, conversation } => match Routes::to(cluster, peer).route(user, None).await {
+            Ok(record) => conversation::claim(cluster, *conversation, row.what.id, record).await,
             Err(fate) => fate,
         },
         Effect::Import { conversation, .. } => conversation::export(cluster, *conversation).await,
@@ -255,24 +256,39 @@ async fn send_one(cluster: &Cluster, peer: &ClusterName, row: &Waiting) -> Fate 
     }
 }
 
-/// The user as resolved this moment, if they are still at `peer` and still the same person.
-async fn route(
-    cluster: &Cluster,
-    peer: &ClusterName,
-    user: &Address,
-    meant: Option<Incarnation>,
-) -> Result<UserRecord, Fate> {
-    let found = users::resolve(cluster, user).await.map_err(|problem| match problem.code {
-        Code::UserUnknown => Fate::Dead(Code::UserUnknown),
-        _ => Fate::Later,
-    })?;
-    if found.record.cluster != *peer {
-        return Err(Fate::Misrouted);
+/// Users as resolved this moment: once for each request, however many rows it has for one of them.
+struct Routes<'a> {
+    cluster: &'a Cluster,
+    peer: &'a ClusterName,
+    found: BTreeMap<&'a Address, Result<UserRecord, Fate>>,
+}
+
+impl<'a> Routes<'a> {
+    fn to(cluster: &'a Cluster, peer: &'a ClusterName) -> Self {
+        Self { cluster, peer, found: BTreeMap::new() }
     }
-    if meant.is_some_and(|meant| meant != found.record.incarnation) {
-        return Err(Fate::Dead(Code::IncarnationGone));
+
+    /// The user, if they are still at the peer and still the person who is meant.
+    async fn route(&mut self, user: &'a Address, meant: Option<Incarnation>) -> Result<&UserRecord, Fate> {
+        if !self.found.contains_key(user) {
+            let found = self.resolve(user).await;
+            self.found.insert(user, found);
+        }
+        let found = self.found.get(user).ok_or(Fate::Later)?.as_ref().map_err(|fate| *fate)?;
+        if meant.is_some_and(|meant| meant != found.incarnation) {
+            return Err(Fate::Dead(Code::IncarnationGone));
+        }
+        Ok(found)
     }
-    Ok(found.record)
+
+    async fn resolve(&self, user: &Address) -> Result<UserRecord, Fate> {
+        match users::resolve(self.cluster, user).await {
+            Ok(found) if found.record.cluster == *self.peer => Ok(found.record),
+            Ok(_) => Err(Fate::Misrouted),
+            Err(problem) if problem.code == Code::UserUnknown => Err(Fate::Dead(Code::UserUnknown)),
+            Err(_) => Err(Fate::Later),
+        }
+    }
 }
 
 fn index_write(cluster: &Cluster, row: &OutboxRow, record: &UserRecord) -> Option<IndexWrite> {
