@@ -71,3 +71,8 @@ fn notification_lost() {
 fn claimed_domain_consumer_user() {
     plays_as_told("mapping/claimed-domain-consumer-user.toml");
 }
+
+#[test]
+fn hosted_cluster_beside_consumer() {
+    plays_as_told("mapping/hosted-cluster-beside-consumer.toml");
+}
