@@ -76,3 +76,8 @@ fn claimed_domain_consumer_user() {
 fn hosted_cluster_beside_consumer() {
     plays_as_told("mapping/hosted-cluster-beside-consumer.toml");
 }
+
+#[test]
+fn device_resumes_after_server_crash() {
+    plays_as_told("mercury/device-resumes-after-server-crash.toml");
+}
