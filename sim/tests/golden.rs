@@ -81,3 +81,8 @@ fn hosted_cluster_beside_consumer() {
 fn device_resumes_after_server_crash() {
     plays_as_told("mercury/device-resumes-after-server-crash.toml");
 }
+
+#[test]
+fn group_across_four_clusters() {
+    plays_as_told("conversation/group-across-four-clusters.toml");
+}
