@@ -86,3 +86,8 @@ fn device_resumes_after_server_crash() {
 fn group_across_four_clusters() {
     plays_as_told("conversation/group-across-four-clusters.toml");
 }
+
+#[test]
+fn declined_and_missed() {
+    plays_as_told("locus/declined-and-missed.toml");
+}
