@@ -91,3 +91,8 @@ fn group_across_four_clusters() {
 fn declined_and_missed() {
     plays_as_told("locus/declined-and-missed.toml");
 }
+
+#[test]
+fn looks_sent_never_delivered() {
+    plays_as_told("complaints/looks-sent-never-delivered.toml");
+}
