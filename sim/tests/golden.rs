@@ -96,3 +96,8 @@ fn declined_and_missed() {
 fn looks_sent_never_delivered() {
     plays_as_told("complaints/looks-sent-never-delivered.toml");
 }
+
+#[test]
+fn lost_around_a_disconnect() {
+    plays_as_told("complaints/lost-around-a-disconnect.toml");
+}
