@@ -101,3 +101,8 @@ fn looks_sent_never_delivered() {
 fn lost_around_a_disconnect() {
     plays_as_told("complaints/lost-around-a-disconnect.toml");
 }
+
+#[test]
+fn duplicate_direct_chats() {
+    plays_as_told("complaints/duplicate-direct-chats.toml");
+}
