@@ -106,3 +106,8 @@ fn lost_around_a_disconnect() {
 fn duplicate_direct_chats() {
     plays_as_told("complaints/duplicate-direct-chats.toml");
 }
+
+#[test]
+fn both_call_at_once_fails() {
+    plays_as_told("complaints/both-call-at-once-fails.toml");
+}
