@@ -111,3 +111,8 @@ fn duplicate_direct_chats() {
 fn both_call_at_once_fails() {
     plays_as_told("complaints/both-call-at-once-fails.toml");
 }
+
+#[test]
+fn unexplained_delays() {
+    plays_as_told("complaints/unexplained-delays.toml");
+}
