@@ -116,3 +116,8 @@ fn both_call_at_once_fails() {
 fn unexplained_delays() {
     plays_as_told("complaints/unexplained-delays.toml");
 }
+
+#[test]
+fn address_does_not_resolve() {
+    plays_as_told("complaints/address-does-not-resolve.toml");
+}
