@@ -121,3 +121,8 @@ fn unexplained_delays() {
 fn address_does_not_resolve() {
     plays_as_told("complaints/address-does-not-resolve.toml");
 }
+
+#[test]
+fn two_clusters_one_org() {
+    plays_as_told("mapping/two-clusters-one-org.toml");
+}
