@@ -176,7 +176,9 @@ impl Session {
 
     async fn next(&mut self, hints: &mut Subscription, drain: &mut watch::Receiver<bool>) -> Event {
         let clock = self.cluster.host.clock.clone();
-        let due = self.flush_at.map_or(self.ping_at, |at| at.min(self.ping_at));
+        // Between two pings, too: how long a dead device holds its socket does not hang on when it died.
+        let due = self.ping_at.min(self.heard_at + DEAD_AFTER);
+        let due = self.flush_at.map_or(due, |at| at.min(due));
         tokio::select! {
             biased;
             _ = drain.wait_for(|drain| *drain) => Event::Drain,
@@ -237,11 +239,11 @@ impl Session {
         if self.flush_at.is_some_and(|at| at <= now) {
             self.flush().await?;
         }
-        if self.ping_at > now {
-            return Ok(());
-        }
         if now >= self.heard_at + DEAD_AFTER {
             return Err(End::Gone);
+        }
+        if self.ping_at > now {
+            return Ok(());
         }
         self.ping_at = now + PING_EVERY;
         self.still_ours().await?;

@@ -276,6 +276,22 @@ async fn a_device_that_does_not_answer_pings_is_given_up() {
     alice.world.clock.timeout(Duration::from_secs(1), rest).await.expect("the connection has ended");
 }
 
+/// MER-004: dead after 30 s, wherever between two pings the device fell silent.
+#[tokio::test(start_paused = true)]
+async fn a_device_that_falls_silent_between_two_pings_is_given_up_as_soon() {
+    let alice = Alice::new().await;
+    let device = alice.register().await;
+    let mut socket = alice.connect(&device, None).await;
+    ready(&mut socket).await;
+    alice.world.clock.sleep(Duration::from_secs(8)).await;
+    alice.notify(1).await;
+    assert_eq!(event(&mut socket).await, (1, 1));
+    ack(&mut socket, 1).await;
+    alice.world.clock.sleep(Duration::from_secs(31)).await;
+    let rest = async { while let Some(Ok(Frame::Ping)) = socket.recv().await {} };
+    alice.world.clock.timeout(Duration::from_secs(1), rest).await.expect("the connection has ended");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_device_that_answers_pings_stays() {
     let alice = Alice::new().await;
