@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::Request;
+use axum::response::Response;
 use fusion_deployment::{Hooks, Role};
-use fusion_protocol::Count;
 use fusion_protocol::conversation::{Import, Imported};
+use fusion_protocol::{Code, Count};
 use fusion_runtime::Host;
 use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
 use http::Method;
+use serde_json::{Value, json};
 
 use crate::Mutant;
-use crate::wrap::{self, Verdict, body_of, json};
+use crate::wrap::{self, Call, Verdict, body_of};
 
 /// CNV-002: a create that does not look whether the pair has a conversation.
 pub(crate) const SECOND_ONE_TO_ONE: Mutant = Mutant { name: "second-one-to-one", hooks: forgetful };
@@ -23,6 +25,67 @@ pub(crate) const LOSER_DROPPED: Mutant = Mutant {
     hooks: || wrap::clusters(|host, request| Box::pin(drop_import(host, request))),
 };
 
+/// CNV-001: readers from other clusters see the last two messages in another order.
+pub(crate) const REORDERED: Mutant =
+    Mutant { name: "reordered-for-guests", hooks: || wrap::answers(is_page, reordered) };
+
+/// CNV-001: a message that is sent again is another message.
+pub(crate) const DOUBLED: Mutant = Mutant {
+    name: "repeated-post-doubled",
+    hooks: || {
+        wrap::calls(
+            |method, path| method == Method::POST && path.ends_with("/activities"),
+            |call| Box::pin(async move { call.keyed_anew().play().await }),
+        )
+    },
+};
+
+/// CNV-002: a conversation of two takes a third in: it says so.
+pub(crate) const THIRD_TAKEN_IN: Mutant = Mutant {
+    name: "third-taken-into-pair",
+    hooks: || {
+        wrap::calls(
+            |method, path| method == Method::POST && path.ends_with("/activities"),
+            |call| Box::pin(taken_in(call)),
+        )
+    },
+};
+
+/// CNV-006: who is brought in reads only what comes after.
+pub(crate) const NO_HISTORY: Mutant =
+    Mutant { name: "late-joiner-without-history", hooks: || wrap::answers(is_page, from_own_joining) };
+
+fn is_page(method: &Method, path: &str) -> bool {
+    method == Method::GET && path.ends_with("/activities")
+}
+
+fn reordered(call: &Call, page: &mut Value) {
+    let guest = call.claims().is_some_and(|claims| !claims.iss.contains(&format!("//{}-", call.cluster())));
+    let Some(activities) = page["activities"].as_array_mut() else { return };
+    // A page that is a whole conversation, not what is new.
+    if let (true, [.., _, _, _, _, a, b]) = (guest, activities.as_mut_slice()) {
+        std::mem::swap(a, b);
+    }
+}
+
+fn from_own_joining(call: &Call, page: &mut Value) {
+    let Some(claims) = call.claims() else { return };
+    let Some(activities) = page["activities"].as_array_mut() else { return };
+    let joining = |act: &Value| act["verb"] == "add" && act["user"] == claims.sub.as_str();
+    if let Some(joined) = activities.iter().position(joining) {
+        activities.drain(..joined);
+    }
+}
+
+async fn taken_in(call: Call) -> Response {
+    match wrap::code_of(call.play().await).await {
+        (Some(Code::FixedMembership), _) => {
+            call.play_json(&json!({ "verb": "message", "text": "somebody was brought in" })).await
+        }
+        (_, response) => response,
+    }
+}
+
 async fn drop_import(_: Host, request: Request) -> Verdict {
     if request.method() != Method::POST || !request.uri().path().ends_with("/imports") {
         return Verdict::Pass(request);
@@ -31,7 +94,7 @@ async fn drop_import(_: Host, request: Request) -> Verdict {
     match serde_json::from_slice::<Import>(&bytes) {
         Ok(import) => {
             let through = import.first_seq.0 + import.activities.len() as u64 - 1;
-            Verdict::Answer(json(&Imported { through: Count(through) }))
+            Verdict::Answer(wrap::json(&Imported { through: Count(through) }))
         }
         Err(_) => Verdict::Pass(request),
     }

@@ -8,9 +8,17 @@
 
 mod conversation;
 mod index;
+mod locus;
+mod mapping;
+pub mod matrix;
+mod media;
+mod mercury;
+mod naming;
 mod privacy;
+mod provisioning;
 mod security;
 pub mod self_test;
+mod tokens;
 mod wrap;
 
 use fusion_deployment::Hooks;
@@ -25,10 +33,63 @@ pub struct Mutant {
 }
 
 /// Every mutant, in the order of the catalogue.
-pub const MUTANTS: [Mutant; 5] = [
-    conversation::SECOND_ONE_TO_ONE,
-    conversation::LOSER_DROPPED,
-    privacy::ADDRESS_IN_PROVIDER_LOG,
-    security::FOREIGN_TOKEN,
+pub const MUTANTS: &[Mutant] = &[
+    naming::BARE_IDS,
+    naming::FOREIGN_URL,
+    naming::SPELLING_MATTERS,
+    tokens::LOOK_ALIKE,
+    mapping::EVERYBODY_HERE,
+    mapping::NOBODY_FOUND,
+    mapping::UNKNOWN_IS_UNAVAILABLE,
+    mapping::NO_FALL_THROUGH,
+    mapping::NO_HINT,
+    mapping::MAP_TELLS_UNKNOWN,
+    mapping::MAP_OPEN,
+    mapping::DOMAIN_WITHOUT_CLUSTERS,
+    provisioning::NOT_DELETED,
+    provisioning::MADE_AGAIN,
+    tokens::FOREIGN_ADMIN,
+    tokens::USER_AS_ADMIN,
+    tokens::FOREIGN_KEYS,
+    tokens::FORGED_ASSERTION,
+    tokens::FOREIGN_TOKEN,
+    tokens::LONG_EXCHANGE,
+    tokens::EXCHANGED_AGAIN,
+    tokens::FOREIGN_POINTER,
+    security::CACHE_FOR_ALL,
+    security::LEFT_AND_IN,
+    security::CUT_TO_LENGTH,
+    security::INDEX_FOR_ALL,
+    security::CALLS_WITHOUT_TOKEN,
+    mercury::ONE_DEVICE_ONLY,
+    mercury::EVENT_DROPPED,
+    mercury::NUMBER_SKIPPED,
+    mercury::SENT_IS_TAKEN,
+    mercury::NOT_FENCED,
+    index::SECOND_HOME,
+    index::INDEX_BEHIND,
     index::NOT_WRITTEN,
+    index::PREVIEW_BACKWARDS,
+    conversation::REORDERED,
+    conversation::DOUBLED,
+    conversation::SECOND_ONE_TO_ONE,
+    conversation::THIRD_TAKEN_IN,
+    conversation::LOSER_DROPPED,
+    conversation::NO_HISTORY,
+    locus::URL_CHANGES,
+    locus::NEVER_RINGS,
+    locus::TWO_CALLS,
+    locus::GLARE_REFUSED,
+    locus::LATE_JOIN_RINGS,
+    locus::DECLINE_IGNORED,
+    locus::OTHERS_RING_ON,
+    locus::GHOST_CALLS,
+    locus::LEASE_FOR_EVER,
+    locus::REV_RESTARTS,
+    media::NOTHING_FORWARDED,
+    media::ECHO,
+    media::HALF_A_TOKEN,
+    media::LEGS_STAY_OPEN,
+    privacy::ADDRESS_IN_PROVIDER_LOG,
+    privacy::ERRORS_QUOTE,
 ];

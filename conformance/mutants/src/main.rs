@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anstream::println;
+use anstream::{print, println};
 use clap::Parser;
 use fusion_mutants::self_test::{Found, Outcome, run};
 use fusion_sim::stopwatch::Stopwatch;
@@ -22,13 +22,16 @@ struct Line {
     /// How many worlds at a time [default: one for each core]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
+    /// Only this mutant, against its own check alone; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let line = Line::parse();
     let jobs = line.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let watch = Stopwatch::start();
-    match run(jobs, &|found| tell(found, line.json)) {
+    match run(jobs, &line.only, &|found| tell(found, line.json)) {
         Ok(outcome) => {
             conclude(&outcome, watch, line.json);
             if outcome.holds() { ExitCode::SUCCESS } else { ExitCode::from(1) }
@@ -53,9 +56,6 @@ fn tell(found: &Found, json: bool) {
     if let Some(instead) = &found.instead {
         println!("        instead: {instead}");
     }
-    if !found.also_failed.is_empty() {
-        println!("        failed, too: {}", found.also_failed.join(", "));
-    }
 }
 
 fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
@@ -67,6 +67,9 @@ fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
         let line = serde_json::json!({"caught": caught, "mutants": all, "checks": outcome.sound.checks.len(), "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
         println!("{line}");
         return;
+    }
+    if outcome.mutants.len() > 1 {
+        print!("\n{}\n", fusion_mutants::matrix::kill_matrix(&outcome.mutants));
     }
     if !wrong.is_empty() {
         println!("not green on the right deployment: {}", wrong.join(", "));

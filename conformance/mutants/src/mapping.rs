@@ -25,10 +25,8 @@ pub(crate) const EVERYBODY_HERE: Mutant = Mutant {
 };
 
 /// MAP-001: a resolver makes up a record for whom it does not find.
-pub(crate) const NOBODY_FOUND: Mutant = Mutant {
-    name: "nobody-found",
-    hooks: || wrap::calls(is_resolver, |call| Box::pin(made_up(call))),
-};
+pub(crate) const NOBODY_FOUND: Mutant =
+    Mutant { name: "nobody-found", hooks: || wrap::calls(is_resolver, |call| Box::pin(made_up(call))) };
 
 /// MAP-001: an unknown user is answered as a service that cannot answer.
 pub(crate) const UNKNOWN_IS_UNAVAILABLE: Mutant = Mutant {
@@ -66,7 +64,7 @@ pub(crate) const MAP_TELLS_UNKNOWN: Mutant = Mutant {
 /// MAP-008: a map answers whoever asks.
 pub(crate) const MAP_OPEN: Mutant = Mutant { name: "map-open-to-all", hooks: open };
 
-/// MAP-012: the domain map knows a domain and not its clusters.
+/// MAP-003: the domain map tells visitors a domain and not its clusters.
 pub(crate) const DOMAIN_WITHOUT_CLUSTERS: Mutant = Mutant {
     name: "domain-leads-nowhere",
     hooks: || {
@@ -76,7 +74,8 @@ pub(crate) const DOMAIN_WITHOUT_CLUSTERS: Mutant = Mutant {
             |call| {
                 Box::pin(async move {
                     wrap::edited(call.play().await, |answer| {
-                        if let Some(clusters) = answer.get_mut("clusters") {
+                        let visitor = !call.has_token();
+                        if let Some(clusters) = answer.get_mut("clusters").filter(|_| visitor) {
                             *clusters = Value::Array(Vec::new());
                         }
                     })

@@ -15,19 +15,17 @@ pub(crate) const BARE_IDS: Mutant =
 /// NAM-004: the resolver takes addresses as they are spelt.
 pub(crate) const SPELLING_MATTERS: Mutant = Mutant {
     name: "spelling-matters",
-    hooks: || {
-        wrap::calls(|_, path| path.contains("/v1/resolve/"), |call| Box::pin(as_spelt(call)))
-    },
+    hooks: || wrap::calls(|_, path| path.contains("/v1/resolve/"), |call| Box::pin(as_spelt(call))),
 };
 
-/// NAM-003: URLs of calls are given without their host.
-pub(crate) const SHORT_URLS: Mutant = Mutant {
-    name: "locus-at-another-host",
+/// NAM-003: a locus names its conversation by a URL that is none of the federation.
+pub(crate) const FOREIGN_URL: Mutant = Mutant {
+    name: "url-outside-the-federation",
     hooks: || {
         wrap::answers(
             |method, path| method == Method::GET && path.ends_with("/locus"),
             |call, answer| {
-                let elsewhere = format!("https://locus.example{}", call.path());
+                let elsewhere = format!("https://elsewhere.example{}", call.path());
                 if let Some(url) = answer.get_mut("conversationUrl") {
                     *url = elsewhere.into();
                 }

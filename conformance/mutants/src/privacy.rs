@@ -8,10 +8,25 @@ use fusion_runtime::{Host, http::Client};
 use std::sync::Arc;
 
 use crate::Mutant;
-use crate::wrap::{Verdict, wrapped};
+use crate::wrap::{self, Verdict, wrapped};
 
 /// PRI-001: clusters tell the provider whom they look up, and the provider writes it into its log.
 pub(crate) const ADDRESS_IN_PROVIDER_LOG: Mutant = Mutant { name: "address-in-provider-log", hooks };
+
+/// PRI-005: a refusal says what was asked for.
+pub(crate) const ERRORS_QUOTE: Mutant = Mutant {
+    name: "errors-quote-the-request",
+    hooks: || {
+        wrap::answers(
+            |_, path| path.contains("/v1/"),
+            |call, answer| {
+                if answer.get("type").is_some() && answer.get("code").is_some() {
+                    answer["detail"] = format!("nothing to say to {}", call.path()).into();
+                }
+            },
+        )
+    },
+};
 
 fn hooks() -> Hooks {
     let wrap = |role: &Role, host: &Host, router| match role {

@@ -1,58 +1,91 @@
-//! Tokens gone wrong.
+//! Participants and limits gone wrong: who may do what, and how much.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use async_trait::async_trait;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fusion_cluster::Cluster;
-use fusion_cluster::auth::{AdminCaller, UserCaller, Verifier, Verify};
+use axum::response::Response;
 use fusion_deployment::Hooks;
-use fusion_protocol::auth::{AccessClaims, issuer_cluster};
-use fusion_protocol::{ClusterName, Code, Problem, UserRef};
+use fusion_protocol::{Code, limits};
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::Mutant;
+use crate::wrap::{self, Call, code_of};
 
-/// SEC-003: a token that was meant for another cluster is good here, too.
-pub(crate) const FOREIGN_TOKEN: Mutant = Mutant {
-    name: "foreign-token-accepted",
-    hooks: || Hooks { verifier: Some(Arc::new(AnyAudience)), ..Hooks::default() },
+/// SEC-006: a cache before the conversations does not look at who asks.
+pub(crate) const CACHE_FOR_ALL: Mutant = Mutant {
+    name: "strangers-read-from-cache",
+    hooks: || {
+        cached(
+            |method, path| method == Method::GET && path.contains("/v1/conversations/"),
+            Code::NotParticipant,
+        )
+    },
 };
 
-struct AnyAudience;
+/// SEC-010: a cache before the indexes does not look at who asks.
+pub(crate) const INDEX_FOR_ALL: Mutant = Mutant {
+    name: "index-open-to-others",
+    hooks: || cached(|method, path| method == Method::GET && path.ends_with("/index"), Code::Forbidden),
+};
 
-#[async_trait]
-impl Verify for AnyAudience {
-    async fn user(&self, cluster: &Cluster, token: &str) -> Result<UserCaller, Problem> {
-        match Verifier.user(cluster, token).await {
-            Err(problem) if problem.code == Code::WrongAudience => believed(cluster, token).ok_or(problem),
-            judged => judged,
-        }
-    }
+/// SEC-010: the list of somebody's calls is shown to whoever asks.
+pub(crate) const CALLS_WITHOUT_TOKEN: Mutant = Mutant {
+    name: "calls-open-to-all",
+    hooks: || cached(|method, path| method == Method::GET && path.ends_with("/loci"), Code::Unauthorized),
+};
 
-    async fn admin(&self, cluster: &Cluster, token: &str) -> Result<AdminCaller, Problem> {
-        Verifier.admin(cluster, token).await
-    }
+/// SEC-006: leaving a group is acknowledged and has no effect.
+pub(crate) const LEFT_AND_IN: Mutant = Mutant {
+    name: "leave-without-effect",
+    hooks: || wrap::calls(posts, |call| Box::pin(instead_of_leaving(call))),
+};
 
-    async fn cluster(
-        &self,
-        cluster: &Cluster,
-        token: &str,
-        method: &str,
-        url: &str,
-        body: &[u8],
-    ) -> Result<ClusterName, Problem> {
-        Verifier.cluster(cluster, token, method, url, body).await
+/// SEC-007: what is too long is cut and taken.
+pub(crate) const CUT_TO_LENGTH: Mutant =
+    Mutant { name: "too-long-is-cut", hooks: || wrap::calls(posts, |call| Box::pin(cut(call))) };
+
+fn posts(method: &Method, path: &str) -> bool {
+    method == Method::POST && path.ends_with("/activities")
+}
+
+/// Answers of `code` are replaced by what somebody else was told.
+fn cached(concerns: fn(&Method, &str) -> bool, code: Code) -> Hooks {
+    let told: Arc<Mutex<BTreeMap<String, Vec<u8>>>> = Arc::default();
+    wrap::calls(concerns, move |call| {
+        let told = told.clone();
+        Box::pin(async move {
+            let (found, response) = code_of(call.play().await).await;
+            let known = told.lock().unwrap_or_else(PoisonError::into_inner).get(call.path()).cloned();
+            if let (true, Some(known)) = (found == Some(code), known) {
+                return wrap::json(&serde_json::from_slice::<Value>(&known).unwrap_or_default());
+            }
+            let (bytes, response) = wrap::taken(response).await;
+            if response.status() == StatusCode::OK {
+                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                told.insert(call.path().to_owned(), bytes.to_vec());
+            }
+            response
+        })
+    })
+}
+
+async fn instead_of_leaving(call: Call) -> Response {
+    let leaves = call.json().is_some_and(|act| act["verb"] == "leave");
+    match leaves {
+        true => call.play_json(&json!({ "verb": "message", "text": "left" })).await,
+        false => call.play().await,
     }
 }
 
-/// Whoever the token says it is.
-fn believed(cluster: &Cluster, token: &str) -> Option<UserCaller> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    let claims: AccessClaims = serde_json::from_slice(&payload).ok()?;
-    let home = issuer_cluster(&cluster.config.template, &claims.iss)?;
-    Some(UserCaller {
-        user: UserRef { user: claims.sub.parse().ok()?, incarnation: claims.incarnation? },
-        home,
-    })
+async fn cut(call: Call) -> Response {
+    let long = call.json().and_then(|mut act| {
+        let text = act.get("text")?.as_str()?.get(..limits::TEXT_MAX)?.to_owned();
+        act["text"] = text.into();
+        Some(act)
+    });
+    match long {
+        Some(act) => call.play_json(&act).await,
+        None => call.play().await,
+    }
 }

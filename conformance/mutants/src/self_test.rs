@@ -51,20 +51,24 @@ pub struct Outcome {
     pub mutants: Vec<Found>,
 }
 
-/// Runs the self-test, `jobs` worlds at a time; `progress` is told of each mutant.
+/// Runs the self-test, `jobs` worlds at a time; `progress` is told of each mutant. `only` chooses mutants
+/// by name, each of which then meets its own check alone; without it, all mutants meet all checks.
 ///
 /// # Errors
-/// When the catalogue and the mutants do not name the same.
-pub fn run(jobs: usize, progress: &(dyn Fn(&Found) + Sync)) -> Result<Outcome> {
-    let entries = entries()?;
-    let sound = check(&Hooks::default())?;
+/// When the catalogue and the mutants do not name the same, or nobody has a name of `only`.
+pub fn run(jobs: usize, only: &[String], progress: &(dyn Fn(&Found) + Sync)) -> Result<Outcome> {
+    let entries = chosen(entries()?, only)?;
+    let own_check =
+        |entry: &catalogue::Mutant| if only.is_empty() { vec![] } else { vec![entry.check.clone()] };
+    let checks: Vec<String> = entries.iter().flat_map(|(entry, _)| own_check(entry)).collect();
+    let sound = check(&Hooks::default(), checks)?;
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while let Some((entry, mutant)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let one = test(entry, mutant, &sound);
+                    let one = test(entry, mutant, own_check(entry), &sound);
                     progress(&one);
                     found.lock().unwrap_or_else(PoisonError::into_inner).push(one);
                 }
@@ -93,21 +97,34 @@ fn entries() -> Result<Vec<(&'static catalogue::Mutant, Mutant)>> {
         anyhow::ensure!(known, "the catalogue does not name the mutant {:?}", mutant.name);
     }
     let entries = catalogue().mutants.iter().map(|entry| {
-        let mutant = MUTANTS.into_iter().find(|mutant| mutant.name == entry.name);
+        let mutant = MUTANTS.iter().find(|mutant| mutant.name == entry.name).copied();
         Ok((entry, mutant.with_context(|| format!("nobody makes the mutant {:?}", entry.name))?))
     });
     entries.collect()
 }
 
-fn check(hooks: &Hooks) -> Result<Report> {
-    let options = Options { engine: "fabric".to_owned(), ..Options::default() };
+/// Those that `only` names; all, if it names none.
+fn chosen(
+    mut entries: Vec<(&'static catalogue::Mutant, Mutant)>,
+    only: &[String],
+) -> Result<Vec<(&'static catalogue::Mutant, Mutant)>> {
+    for name in only {
+        let known = entries.iter().any(|(entry, _)| entry.name == *name);
+        anyhow::ensure!(known, "there is no mutant {name:?}");
+    }
+    entries.retain(|(entry, _)| only.is_empty() || only.contains(&entry.name));
+    Ok(entries)
+}
+
+fn check(hooks: &Hooks, only: Vec<String>) -> Result<Report> {
+    let options = Options { only, engine: "fabric".to_owned(), ..Options::default() };
     Ok(fabric::conform(&fabric::checked(), SEED, hooks.clone(), &options)?)
 }
 
-fn test(entry: &catalogue::Mutant, mutant: &Mutant, sound: &Report) -> Found {
+fn test(entry: &catalogue::Mutant, mutant: &Mutant, checks: Vec<String>, sound: &Report) -> Found {
     let watch = Stopwatch::start();
     let named = |report: &Report| report.checks.iter().find(|check| check.id == entry.check).cloned();
-    let (caught, instead, also_failed) = match check(&(mutant.hooks)()) {
+    let (caught, instead, also_failed) = match check(&(mutant.hooks)(), checks) {
         Ok(report) => {
             let faulty = named(&report);
             let green = named(sound).is_some_and(|check| check.verdict.is_fine());
@@ -145,4 +162,37 @@ fn seen(check: Option<&CheckReport>) -> String {
     let Some(check) = check else { return "the check was not made".to_owned() };
     let codes: Vec<&str> = check.observations.iter().map(|seen| seen.code.as_str()).collect();
     format!("{} {}", check.verdict.as_str(), codes.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_catalogue_and_this_crate_name_the_same_mutants_in_the_same_order() {
+        let listed: Vec<&str> = catalogue().mutants.iter().map(|entry| entry.name.as_str()).collect();
+        let made: Vec<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+        assert_eq!(made, listed);
+    }
+
+    #[test]
+    fn a_name_that_no_mutant_has_is_refused() {
+        let entries = entries().unwrap();
+        assert!(chosen(entries.clone(), &["nobody".to_owned()]).is_err());
+        assert_eq!(chosen(entries, &[MUTANTS[0].name.to_owned()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_failure_with_another_observation_counts_as_missed() {
+        let (entry, mutant) =
+            chosen(entries().unwrap(), &["errors-quote-the-request".to_owned()]).unwrap()[0];
+        let checks = vec![entry.check.clone()];
+        let sound = check(&Hooks::default(), checks.clone()).unwrap();
+        assert!(test(entry, &mutant, checks.clone(), &sound).caught);
+
+        let other = catalogue::Mutant { observation: "no-refusal".to_owned(), ..entry.clone() };
+        let missed = test(&other, &mutant, checks, &sound);
+        assert!(!missed.caught);
+        assert_eq!(missed.instead.unwrap().split_once(' ').unwrap().0, "fail");
+    }
 }

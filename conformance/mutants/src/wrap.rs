@@ -117,8 +117,7 @@ pub(crate) fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut 
 
 /// Wraps where clusters keep their rows.
 pub(crate) fn stores(wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Hooks {
-    let wrap =
-        move |role: &Role, store: Arc<dyn Store>| if is_cluster(role) { wrap(store) } else { store };
+    let wrap = move |role: &Role, store: Arc<dyn Store>| if is_cluster(role) { wrap(store) } else { store };
     Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
 }
 
@@ -136,16 +135,6 @@ impl Call {
     /// The path that is asked for.
     pub(crate) fn path(&self) -> &str {
         self.head.uri.path()
-    }
-
-    /// The path and the query.
-    pub(crate) fn target(&self) -> String {
-        self.head.uri.path_and_query().map(ToString::to_string).unwrap_or_default()
-    }
-
-    /// How it is asked.
-    pub(crate) fn method(&self) -> &Method {
-        &self.head.method
     }
 
     /// The host that is asked, without a port.
@@ -203,9 +192,11 @@ impl Call {
         self.next.clone().run(Request::from_parts(head, Body::empty())).await
     }
 
-    /// The same call without the headers of this name.
-    pub(crate) fn without(mut self, name: &str) -> Self {
-        self.head.headers.remove(name);
+    /// The same call with an idempotency key that nobody has used.
+    pub(crate) fn keyed_anew(mut self) -> Self {
+        if let Ok(key) = self.host.entropy.uuid().to_string().parse() {
+            self.head.headers.insert(fusion_protocol::headers::IDEMPOTENCY_KEY, key);
+        }
         self
     }
 }
@@ -285,4 +276,9 @@ pub(crate) async fn edited(response: Response, edit: impl FnOnce(&mut Value)) ->
     let (mut head, _) = response.into_parts();
     head.headers.remove(header::CONTENT_LENGTH);
     Response::from_parts(head, Body::from(serde_json::to_vec(&value).unwrap_or_default()))
+}
+
+/// Done, and nothing to say.
+pub(crate) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
 }

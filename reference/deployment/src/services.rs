@@ -10,7 +10,7 @@ use fusion_cluster::{Cluster, ClusterConfig};
 use fusion_provider::{Provider, ProviderConfig};
 use fusion_relay::{Relay, RelayConfig};
 use fusion_runtime::http::{Serving, serve};
-use fusion_runtime::{Host, Store};
+use fusion_runtime::{Host, Net, Store};
 
 use crate::federation::{Federation, HostSpec, Role};
 
@@ -21,6 +21,8 @@ pub struct Hooks {
     pub wrap_router: Option<Arc<WrapRouter>>,
     /// Wraps where a role keeps its rows.
     pub wrap_store: Option<Arc<WrapStore>>,
+    /// Wraps the network that a role sees.
+    pub wrap_net: Option<Arc<WrapNet>>,
     /// Judges the tokens of clusters instead of the right judge.
     pub verifier: Option<Arc<dyn Verify>>,
 }
@@ -29,6 +31,8 @@ pub struct Hooks {
 pub type WrapRouter = dyn Fn(&Role, &Host, Router) -> Router + Send + Sync;
 /// Makes another store of a role's store.
 pub type WrapStore = dyn Fn(&Role, Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync;
+/// Makes another network of a role's network.
+pub type WrapNet = dyn Fn(&Role, Arc<dyn Net>) -> Arc<dyn Net> + Send + Sync;
 
 /// A started host. Dropping it leaves everything running.
 pub struct Running {
@@ -171,10 +175,14 @@ impl Running {
 
 impl Hooks {
     fn host(&self, role: &Role, host: &Host) -> Host {
-        match &self.wrap_store {
-            Some(wrap) => host.with_store(wrap(role, host.store.clone())),
-            None => host.clone(),
+        let mut host = host.clone();
+        if let Some(wrap) = &self.wrap_store {
+            host.store = wrap(role, host.store.clone());
         }
+        if let Some(wrap) = &self.wrap_net {
+            host.net = wrap(role, host.net.clone());
+        }
+        host
     }
 
     async fn serve(
