@@ -82,11 +82,7 @@ impl Desk {
                 total.effective += count.effective;
             }
             runs += swarm.runs;
-            let never = swarm.never_reached(scenario);
-            if !never.is_empty() && !self.stopped() {
-                eprintln!("{}: no run had a case of {}", scenario.name, never.join(", "));
-                ruling = ruling.max(Ruling::Unknown);
-            }
+            ruling = ruling.max(self.empty_victory(&swarm, scenario));
             if self.stopped() {
                 eprintln!("stopped; the lines above are what was found");
                 return Ok(ruling.max(Ruling::Unknown));
@@ -104,6 +100,27 @@ impl Desk {
             }
         }
         Ok(ruling)
+    }
+
+    /// One scenario with many seeds.
+    pub(crate) fn sweep(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Ruling {
+        let summary = self.batch(scenario, first, seeds, mode);
+        self.summary(&summary);
+        self.faults(&summary.faults, summary.runs);
+        if self.stopped() {
+            eprintln!("stopped after {} of {seeds} seeds", summary.runs);
+        }
+        summary.ruling().max(self.empty_victory(&summary, scenario))
+    }
+
+    /// Unknown, when a requirement that the scenario is about never had a case.
+    fn empty_victory(&self, summary: &Summary, scenario: &Scenario) -> Ruling {
+        let never = summary.never_reached(scenario);
+        if never.is_empty() || self.stopped() {
+            return Ruling::Holds;
+        }
+        eprintln!("{}: no run had a case of {}", scenario.name, never.join(", "));
+        Ruling::Unknown
     }
 
     /// The suite, in a world of its own.
@@ -231,43 +248,48 @@ impl Desk {
         }
     }
 
+    /// Each scenario with the argument that names it, for the other process.
     pub(crate) fn determinism(
         &self,
-        scenarios: &[Scenario],
+        scenarios: &[(String, Scenario)],
         seeds: u64,
         plant: Option<Fault>,
         library: &Library,
     ) -> Result<Ruling> {
         let mut differing = 0;
-        for scenario in scenarios {
+        for (argument, scenario) in scenarios {
             for seed in 1..=seeds {
                 let mode = if seed % 2 == 0 { Mode::Story } else { Mode::Swarm };
-                match determinism::check(scenario, seed, mode, plant, library.folder())? {
-                    Found::Same(hash) => {
-                        println!("same    {:<26} seed {seed:<6} {}", scenario.name, &hash[..16]);
-                    }
-                    Found::DiffersHere(difference) => {
-                        differing += 1;
-                        println!(
-                            "differs {:<26} seed {seed:<6} in one process\n{}",
-                            scenario.name,
-                            indented(&difference.to_string())
-                        );
-                    }
-                    Found::DiffersThere(difference) => {
-                        differing += 1;
-                        println!(
-                            "differs {:<26} seed {seed:<6} in two processes\n{}",
-                            scenario.name,
-                            indented(&difference.to_string())
-                        );
-                    }
+                let found = determinism::check((argument, scenario), seed, mode, plant, library.folder())?;
+                differing += u64::from(!matches!(found, Found::Same(_)));
+                self.compared(&scenario.name, seed, &found);
+                if self.stopped() {
+                    eprintln!("stopped; the lines above are what was found");
+                    return Ok(Ruling::Unknown);
                 }
-                std::io::stdout().flush()?;
             }
         }
         let wanted = if plant.is_some() { scenarios.len() as u64 * seeds } else { 0 };
         Ok(if differing == wanted { Ruling::Holds } else { Ruling::Violated })
+    }
+
+    fn compared(&self, scenario: &str, seed: u64, found: &Found) {
+        let (processes, difference) = match found {
+            Found::Same(hash) if self.json => {
+                let line =
+                    serde_json::json!({"scenario": scenario, "seed": seed, "same": true, "hash": hash});
+                return println!("{line}");
+            }
+            Found::Same(hash) => return println!("same    {scenario:<26} seed {seed:<6} {}", &hash[..16]),
+            Found::DiffersHere(difference) => ("one process", difference),
+            Found::DiffersThere(difference) => ("two processes", difference),
+        };
+        let difference = difference.to_string();
+        if self.json {
+            let line = serde_json::json!({"scenario": scenario, "seed": seed, "same": false, "in": processes, "difference": difference});
+            return println!("{line}");
+        }
+        println!("differs {scenario:<26} seed {seed:<6} in {processes}\n{}", indented(&difference));
     }
 
     fn stopped(&self) -> bool {

@@ -44,12 +44,13 @@ pub enum Found {
     DiffersThere(Box<Difference>),
 }
 
-/// Plays a seed twice in this process and once in a fresh one.
+/// Plays a seed of `scenario` twice in this process and once in a fresh one, which finds it by
+/// `argument`: a name below `folder`, or a file.
 ///
 /// # Errors
 /// When the other process fails.
 pub fn check(
-    scenario: &Scenario,
+    (argument, scenario): (&str, &Scenario),
     seed: u64,
     mode: Mode,
     plant: Option<Fault>,
@@ -60,7 +61,7 @@ pub fn check(
     if let Some(difference) = first_difference(&first, &second) {
         return Ok(Found::DiffersHere(Box::new(difference)));
     }
-    let there = elsewhere(scenario, seed, mode, plant, folder)?;
+    let there = elsewhere(argument, seed, mode, plant, folder)?;
     Ok(match first_difference(&first, &there) {
         None => Found::Same(first.hash()),
         Some(difference) => Found::DiffersThere(Box::new(difference)),
@@ -122,16 +123,10 @@ impl Fault {
 }
 
 /// The same run by a fresh process of this very program.
-fn elsewhere(
-    scenario: &Scenario,
-    seed: u64,
-    mode: Mode,
-    plant: Option<Fault>,
-    folder: &Path,
-) -> Result<History> {
+fn elsewhere(argument: &str, seed: u64, mode: Mode, plant: Option<Fault>, folder: &Path) -> Result<History> {
     let program = std::env::current_exe().context("this program does not know where it is")?;
     let mut command = Command::new(program);
-    command.arg("--scenarios").arg(folder).args(["history", &scenario.name, "--seed", &seed.to_string()]);
+    command.arg("--scenarios").arg(folder).args(["history", argument, "--seed", &seed.to_string()]);
     if mode == Mode::Swarm {
         command.arg("--swarm");
     }

@@ -33,7 +33,9 @@ pub struct Batch {
 pub struct Summary {
     /// The scenario.
     pub scenario: String,
-    /// How many runs were made.
+    /// How many runs were asked for.
+    pub asked: u64,
+    /// How many runs were made: fewer, when the batch was stopped.
     pub runs: u64,
     /// Runs that are not as they must be, in order of seed, at most [`KEPT_MAX`].
     pub failed: Vec<Outcome>,
@@ -89,15 +91,15 @@ pub fn explore(
         }
     });
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    tally.summary(&scenario.name, watch.elapsed())
+    Summary { asked: batch.seeds, ..tally.summary(&scenario.name, watch.elapsed()) }
 }
 
 impl Summary {
-    /// The ruling of all runs together.
+    /// The ruling of all runs together; unknown where not all were made.
     #[must_use]
     pub fn ruling(&self) -> Ruling {
         match (self.violated, self.unknown) {
-            (0, 0) if self.runs > 0 => Ruling::Holds,
+            (0, 0) if self.runs > 0 && self.runs == self.asked => Ruling::Holds,
             (0, _) => Ruling::Unknown,
             _ => Ruling::Violated,
         }
@@ -150,5 +152,19 @@ impl Tally {
         let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let distinct = self.hashes.values().collect::<BTreeSet<_>>().len() as u64;
         Summary { scenario: scenario.to_owned(), wall, hash: hex, distinct, ..self.summary }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_was_stopped_does_not_hold() {
+        let summary = |asked, runs| Summary { asked, runs, ..Summary::default() };
+        assert_eq!(summary(1000, 1000).ruling(), Ruling::Holds);
+        assert_eq!(summary(1000, 5).ruling(), Ruling::Unknown);
+        assert_eq!(summary(0, 0).ruling(), Ruling::Unknown);
+        assert_eq!(Summary { violated: 1, ..summary(1000, 5) }.ruling(), Ruling::Violated);
     }
 }

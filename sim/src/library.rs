@@ -1,5 +1,6 @@
 //! The folder of scenarios.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use fusion_settings::Mistake;
@@ -44,9 +45,17 @@ impl Library {
     /// Every scenario, in order of folder and name.
     ///
     /// # Errors
-    /// The first mistake in any of them.
+    /// The first mistake in any of them, two of one name, or none at all.
     pub fn all(&self) -> Result<Vec<Scenario>, Mistake> {
-        self.files()?.iter().map(|file| Scenario::read(file)).collect()
+        let files = self.files()?;
+        if files.is_empty() {
+            return Err(Mistake::new(&self.folder, "there is no scenario in this folder"));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(file) = files.iter().find(|file| !names.insert(stem(file))) {
+            return Err(Mistake::new(file, "another folder has a scenario of the same name"));
+        }
+        files.iter().map(|file| Scenario::read(file)).collect()
     }
 
     /// One scenario, by the name of its file or by a path.

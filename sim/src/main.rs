@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{eprintln, println};
-use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use anyhow::{Result, ensure};
+use clap::{Args, Parser, Subcommand, value_parser};
 use fusion_history::Ruling;
 use fusion_sim::determinism::{self, Fault};
 use fusion_sim::engines::fabric::{Options, hosts};
@@ -41,7 +41,7 @@ struct Line {
     /// How many runs at a time [default: one for each core]
     #[arg(long, global = true, value_name = "N")]
     jobs: Option<usize>,
-    /// How many swarm seeds each scenario is played with, without a command
+    /// How many swarm seeds each scenario is played with, without a command; 0 for the stories alone
     #[arg(long, default_value_t = 50, value_name = "N")]
     seeds: u64,
     #[command(subcommand)]
@@ -71,7 +71,7 @@ enum Command {
         /// The scenario
         scenario: String,
         /// How many seeds
-        #[arg(long, default_value_t = 1000, value_name = "N")]
+        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
         /// The first seed
         #[arg(long, default_value_t = 1, value_name = "N")]
@@ -99,7 +99,7 @@ enum Command {
         /// The scenarios [default: all]
         scenario: Vec<String>,
         /// How many seeds of each
-        #[arg(long, default_value_t = 3, value_name = "N")]
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
         /// Plants a fault that the check must find; then 0 is the exit code when it does
         #[arg(long, value_enum)]
@@ -177,11 +177,8 @@ fn run(line: &Line) -> Result<Ruling> {
         }
         Some(Command::Sweep { scenario, seeds, from, story }) => {
             let mode = if *story { Mode::Story } else { Mode::Swarm };
-            let scenario = library.find(scenario)?;
-            let summary = desk.batch(&scenario, *from, *seeds, mode);
-            desk.summary(&summary);
-            desk.faults(&summary.faults, summary.runs);
-            Ok(summary.ruling())
+            ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
+            Ok(desk.sweep(&library.find(scenario)?, *from, *seeds, mode))
         }
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which }) => {
@@ -190,8 +187,11 @@ fn run(line: &Line) -> Result<Ruling> {
         }
         Some(Command::CheckDeterminism { scenario, seeds, plant }) => {
             let scenarios = match scenario.as_slice() {
-                [] => library.all()?,
-                names => names.iter().map(|name| library.find(name)).collect::<Result<_, _>>()?,
+                [] => library.all()?.into_iter().map(|scenario| (scenario.name.clone(), scenario)).collect(),
+                names => names
+                    .iter()
+                    .map(|name| Ok((name.clone(), library.find(name)?)))
+                    .collect::<Result<Vec<_>>>()?,
             };
             desk.determinism(&scenarios, *seeds, *plant, &library)
         }
