@@ -1,18 +1,16 @@
 //! Building and running the programs of the workspace.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Builds a program in release and runs it in place of this one, with its exit code.
+/// Builds a program in release and runs it in place of this one: its exit code is ours.
 pub(crate) fn run(package: &str, program: &str, arguments: &[String]) -> Result<ExitCode> {
     let path = build(package, program)?;
-    // Ctrl-C reaches the program through the terminal; it cleans up and says how it ended.
-    ctrlc::set_handler(|| {})?;
-    let status =
-        Command::new(&path).args(arguments).status().with_context(|| format!("cannot run {program}"))?;
-    Ok(code(status))
+    // Returns only when it fails. Every signal is the program's own from here on.
+    Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {program}"))
 }
 
 /// Builds a program in release and returns its path.

@@ -12,6 +12,10 @@ use crate::cargo;
 
 /// How long a process may take until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How often the suite is looked after.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How many looks the suite has to say how it ended: 10 s.
+const LOOKS: u32 = 200;
 
 /// The processes of a deployment; they end with it.
 struct Deployment {
@@ -22,26 +26,56 @@ struct Deployment {
 /// Checks a deployment that exists only for it.
 pub(crate) fn conform(arguments: &[String]) -> Result<ExitCode> {
     let suite = cargo::build("fusion-conformance", "fusion-conformance")?;
+    let stopped = stopped()?;
     let folder = tempfile::Builder::new().prefix("stack-fusion-").tempdir()?;
     let deployment = Deployment::start(folder.path(), free_port()?)?;
-    ctrlc::set_handler(|| {})?;
-    let status = Command::new(suite).arg("--target").arg(&deployment.target_file).args(arguments).status()?;
-    Ok(cargo::code(status))
+    let mut suite =
+        Command::new(suite).arg("--target").arg(&deployment.target_file).args(arguments).spawn()?;
+    // Ctrl-C reaches the suite through the terminal, and it says how it ended. A signal to this process
+    // alone does not: then it is ended from here.
+    while suite.try_wait()?.is_none() {
+        if stopped.recv_timeout(LOOK_AGAIN).is_ok() {
+            end(&mut suite, &stopped)?;
+        }
+    }
+    Ok(cargo::code(suite.wait()?))
 }
 
 /// Leaves a deployment running until Ctrl-C.
 pub(crate) fn up(folder: &Path, port: u16) -> Result<ExitCode> {
     let folder = cargo::workspace().join(folder);
-    let (sender, stopped) = mpsc::channel();
-    ctrlc::set_handler(move || {
-        let _ = sender.send(());
-    })?;
+    let stopped = stopped()?;
     let deployment = Deployment::start(&folder, port)?;
     println!("target file: {}", deployment.target_file.display());
     println!("check it:    cargo xtask conform --target {}", deployment.target_file.display());
     println!("Ctrl-C stops it; its stores stay in {}.", folder.display());
     stopped.recv().context("waiting for Ctrl-C")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives the suite its time to say how it ended; a second Ctrl-C takes it away.
+fn end(suite: &mut Child, stopped: &mpsc::Receiver<()>) -> Result<()> {
+    for _ in 0..LOOKS {
+        if suite.try_wait()?.is_some() {
+            return Ok(());
+        }
+        if stopped.recv_timeout(LOOK_AGAIN).is_ok() {
+            break;
+        }
+    }
+    // It may have ended this very moment.
+    let _ = suite.kill();
+    Ok(())
+}
+
+/// Tells of Ctrl-C and of requests to terminate; from here on they do not end this process, so that
+/// what it has started and written is always cleaned up.
+fn stopped() -> Result<mpsc::Receiver<()>> {
+    let (sender, stopped) = mpsc::channel();
+    ctrlc::set_handler(move || {
+        let _ = sender.send(());
+    })?;
+    Ok(stopped)
 }
 
 impl Deployment {
