@@ -55,7 +55,7 @@ impl Desk {
                     serde_json::json!({"scenario": scenario.name, "title": scenario.title, "requirements": scenario.requirements})
                 );
             } else {
-                println!("{:<26} {}", scenario.name, scenario.title);
+                println!("{:<32} {}", scenario.name, scenario.title);
             }
         }
     }
@@ -166,7 +166,7 @@ impl Desk {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template("{prefix:<26} {bar:30} {pos}/{len} {eta} {msg}") {
+        if let Ok(style) = ProgressStyle::with_template("{prefix:<32} {bar:30} {pos}/{len} {eta} {msg}") {
             bar.set_style(style);
         }
         bar.set_prefix(name.to_owned());
@@ -180,7 +180,7 @@ impl Desk {
             return;
         }
         println!(
-            "{} {:<26} seed {:<6} {:>8.1} s simulated {:>7.3} s wall {:>7} events  {}",
+            "{} {:<32} seed {:<6} {:>8.1} s simulated {:>7.3} s wall {:>7} events  {}",
             verdict(outcome.ruling),
             outcome.scenario,
             outcome.seed,
@@ -206,7 +206,7 @@ impl Desk {
             println!("{line}");
         } else {
             println!(
-                "{} {:<26} {:>5} seeds {:>10.0} s simulated {:>7.2} s wall {:>9} events  {}",
+                "{} {:<32} {:>5} seeds {:>10.0} s simulated {:>7.2} s wall {:>9} events  {}",
                 verdict(summary.ruling()),
                 summary.scenario,
                 summary.runs,

@@ -1,10 +1,12 @@
 //! The judges, one file per area of SPEC.
 
+mod conservation;
 mod conversation;
 mod floor;
 mod locus;
 mod mapping;
 mod media;
+mod mercury;
 mod privacy;
 mod rendezvous;
 mod security;
@@ -16,6 +18,7 @@ use crate::judge::Judge;
 pub fn judges() -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(mapping::SameResolutionEverywhere),
+        Box::new(mercury::GaplessDelivery),
         Box::new(rendezvous::OneHome),
         Box::new(rendezvous::IndexBeforeNotification),
         Box::new(rendezvous::FoundBothWays),
@@ -28,6 +31,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(locus::GlareIsOneCall),
         Box::new(locus::OneActiveCall),
         Box::new(media::MediaEndsWithTheCall),
+        Box::new(conservation::PacketsAreConserved),
         Box::new(security::TokenForOneCluster),
         Box::new(privacy::NoPrivateByteAtTheProvider),
     ]
@@ -97,7 +101,7 @@ mod tests {
     fn every_judge_has_a_name_and_a_requirement_of_its_own() {
         let names: BTreeSet<&str> = judges().iter().map(|judge| judge.name()).collect();
         let ids: BTreeSet<&str> = judges().iter().flat_map(|judge| judge.requirements()).copied().collect();
-        assert_eq!((names.len(), ids.len()), (15, 15));
+        assert_eq!((names.len(), ids.len()), (17, 17));
         assert!(judges().iter().all(|judge| !judge.evidence().is_empty()));
     }
 
@@ -106,7 +110,7 @@ mod tests {
         let story = everything();
         let verdicts = judge_all(story.told());
         for verdict in &verdicts {
-            let is_media = verdict.judge == "media-ends-with-the-call";
+            let is_media = verdict.requirements[0].starts_with("MED");
             let expected = if is_media { Ruling::Unknown } else { Ruling::Holds };
             assert_eq!(verdict.ruling, expected, "{verdict:#?}");
             assert_eq!(verdict.reached > 0, !is_media, "{}", verdict.judge);

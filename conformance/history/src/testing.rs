@@ -3,6 +3,7 @@
 //! In its world Alice and Ann live on cluster `a` (org acme), Bob on `b` (org bravo), Carol on `c` (the
 //! consumer org); `{name}1` is everybody's first device.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fusion_protocol::conversation::{
@@ -29,6 +30,8 @@ pub const TEMPLATE: &str = "https://{cluster}-{service}.{provider}";
 pub struct Story {
     history: History,
     now: Duration,
+    /// How many notifications each user's first device has had.
+    told: BTreeMap<String, u64>,
 }
 
 impl Default for Story {
@@ -41,7 +44,7 @@ impl Story {
     /// The made-up world, in which nothing has happened yet.
     #[must_use]
     pub fn new() -> Self {
-        let mut story = Self { history: History::new(), now: Duration::ZERO };
+        let mut story = Self { history: History::new(), now: Duration::ZERO, told: BTreeMap::new() };
         story.happens("engine", None, Body::World(world()));
         story
     }
@@ -112,7 +115,9 @@ impl Story {
     /// The first device of a user is told something.
     pub fn is_told(&mut self, who: &str, event_type: EventType, resource: &Url, data: Value) -> EventId {
         let id = Uuid::from_u128(self.history.len() as u128);
-        let seq = Count(self.history.len() as u64);
+        let seq = self.told.entry(who.to_owned()).or_default();
+        *seq += 1;
+        let seq = Count(*seq);
         let (user, resource) = (user(who), resource.clone());
         let body = Body::Deliver { user, session: Count(1), id, seq, event_type, resource, data };
         self.happens(&format!("{who}1"), None, body)

@@ -1,0 +1,120 @@
+//! Conservation: nothing comes from nowhere, nothing goes nowhere (MED-005).
+
+use std::collections::BTreeMap;
+
+use fusion_protocol::media::LegCounters;
+
+use crate::event::Body;
+use crate::facts::Facts;
+use crate::judge::{Casebook, Evidence, Judge};
+
+/// MED-005: for each leg, packets received = forwarded + dropped for a counted reason; and no device
+/// receives more packets of a source than were sent with it, duplicates on the way aside.
+///
+/// A case is a relay's account of a leg that something came from.
+pub(super) struct PacketsAreConserved;
+
+impl Judge for PacketsAreConserved {
+    fn name(&self) -> &'static str {
+        "packets-are-conserved"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["MED-005"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Client]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        for event in facts.seen() {
+            let Body::Leg(leg) = &event.body else { continue };
+            if leg.received.0 == 0 {
+                continue;
+            }
+            case.reached();
+            let accounted = accounted(leg);
+            if accounted != leg.received.0 {
+                let statement =
+                    format!("leg {} received {} packets and accounts for {accounted}", leg.id, leg.received);
+                case.violated("unaccounted", statement, [event.id]);
+            }
+        }
+        judge_receivers(facts, case);
+    }
+}
+
+fn judge_receivers(facts: &Facts<'_>, case: &mut Casebook) {
+    let accounts = || {
+        facts.seen().filter_map(|event| match &event.body {
+            Body::Media(media) => Some((event.id, media)),
+            _ => None,
+        })
+    };
+    let mut sent: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, media) in accounts() {
+        let most = sent.entry(media.ssrc).or_default();
+        *most = media.sent.max(*most);
+    }
+    for (id, media) in accounts() {
+        for source in &media.received {
+            let (ssrc, fresh) = (source.ssrc, source.packets.saturating_sub(source.duplicates));
+            if let Some(sent) = sent.get(&ssrc).filter(|sent| fresh > **sent) {
+                let statement = format!("{fresh} packets of source {ssrc} came, of {sent} that were sent");
+                case.violated("from-nowhere", statement, [id]);
+            }
+        }
+    }
+}
+
+fn accounted(leg: &LegCounters) -> u64 {
+    [leg.forwarded, leg.dropped_alone, leg.dropped_malformed, leg.dropped_closed, leg.dropped_late]
+        .iter()
+        .map(|count| count.0)
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::Ruling;
+    use crate::testing::Story;
+    use fusion_protocol::Count;
+
+    fn leg(received: u64, forwarded: u64, dropped_alone: u64) -> Body {
+        Body::Leg(LegCounters {
+            received: Count(received),
+            forwarded: Count(forwarded),
+            dropped_alone: Count(dropped_alone),
+            ..LegCounters::default()
+        })
+    }
+
+    #[test]
+    fn what_came_was_forwarded_or_dropped_for_a_reason() {
+        let mut story = Story::new();
+        story.is_online("alice");
+        story.happens("a-relay1", None, leg(10, 7, 3));
+        let verdict = PacketsAreConserved.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn a_packet_that_is_not_accounted_for_violates() {
+        let mut story = Story::new();
+        story.is_online("alice");
+        story.happens("a-relay1", None, leg(10, 7, 2));
+        let verdict = PacketsAreConserved.judge(story.told());
+        assert_eq!(verdict.ruling, Ruling::Violated);
+        assert_eq!(verdict.violations[0].fingerprint, "packets-are-conserved/MED-005/unaccounted");
+    }
+
+    #[test]
+    fn a_leg_that_nothing_came_from_is_no_case() {
+        let mut story = Story::new();
+        story.is_online("alice");
+        story.happens("a-relay1", None, leg(0, 0, 0));
+        assert!(PacketsAreConserved.judge(story.told()).had_no_case());
+    }
+}

@@ -1,0 +1,172 @@
+//! Mercury: what a device is told, and in which order (MER).
+
+use std::collections::BTreeMap;
+
+use fusion_protocol::Uuid;
+
+use crate::event::{Body, Call, Event, EventId, SocketChange};
+use crate::facts::{Facts, Moment};
+use crate::judge::{Casebook, Evidence, Judge};
+
+/// MER-002: a device's events are numbered without gaps, also across sockets; only a re-sync
+/// may jump (MER-005). A number that comes again is the same event again.
+///
+/// A case is a delivery to a device whose socket was ready.
+pub(super) struct GaplessDelivery;
+
+/// The stream of one registered device.
+#[derive(Default)]
+struct Stream {
+    /// The number of the last event, and what told of it; `None` before the first socket was ready.
+    last: Option<(u64, EventId)>,
+    /// Which event had which number.
+    ids: BTreeMap<u64, (Uuid, EventId)>,
+}
+
+impl Judge for GaplessDelivery {
+    fn name(&self) -> &'static str {
+        "gapless-delivery"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["MER-002"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Client]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        let mut streams: BTreeMap<&str, Stream> = BTreeMap::new();
+        for moment in facts.moments() {
+            match moment {
+                // A device that is registered anew has a new stream.
+                Moment::Asked(asked) if matches!(asked.call, Call::Connect { .. }) => {
+                    streams.remove(asked.host);
+                }
+                Moment::Seen(event) => streams.entry(&event.host).or_default().see(event, case),
+                Moment::Asked(_) | Moment::Returned(..) => {}
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn see(&mut self, event: &Event, case: &mut Casebook) {
+        match &event.body {
+            Body::Socket { what: SocketChange::Ready, base, .. } => self.ready(base.0, event, case),
+            Body::Socket { what: SocketChange::Resync, base, .. } => self.last = Some((base.0, event.id)),
+            Body::Deliver { id, seq, .. } => self.delivered(seq.0, *id, event, case),
+            _ => {}
+        }
+    }
+
+    /// A socket may begin before what the device has: that is repeated. Not after it.
+    fn ready(&mut self, base: u64, event: &Event, case: &mut Casebook) {
+        match self.last {
+            Some((last, told)) if base > last => {
+                let statement = format!("{} had {last} and its next socket began after {base}", event.host);
+                case.violated("socket-jumps", statement, [told, event.id]);
+                self.last = Some((base, event.id));
+            }
+            _ => self.last = Some((base, event.id)),
+        }
+    }
+
+    fn delivered(&mut self, seq: u64, id: Uuid, event: &Event, case: &mut Casebook) {
+        let Some((last, told)) = self.last else { return };
+        case.reached();
+        if let Some((known, first)) = self.ids.get(&seq).filter(|(known, _)| *known != id) {
+            let statement = format!("{} was told two events as number {seq}: {known} and {id}", event.host);
+            case.violated("number-reused", statement, [*first, event.id]);
+        }
+        if seq > last + 1 {
+            let statement = format!("{} was told number {seq} after number {last}", event.host);
+            case.violated("gap", statement, [told, event.id]);
+        }
+        self.ids.entry(seq).or_insert((id, event.id));
+        self.last = Some((seq.max(last), event.id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Ruling, Verdict};
+    use crate::testing::{Story, conversation_url, user};
+    use fusion_protocol::Count;
+    use fusion_protocol::mercury::EventType;
+    use serde_json::Value;
+
+    fn socket(what: SocketChange, base: u64) -> Body {
+        Body::Socket { user: user("alice"), what, base: Count(base), session: Count(1) }
+    }
+
+    fn told(seq: u64, id: u128) -> Body {
+        Body::Deliver {
+            user: user("alice"),
+            session: Count(1),
+            id: Uuid::from_u128(id),
+            seq: Count(seq),
+            event_type: EventType::ConversationActivity,
+            resource: conversation_url("a", 1),
+            data: Value::Null,
+        }
+    }
+
+    fn judged(bodies: impl IntoIterator<Item = Body>) -> Verdict {
+        let mut story = Story::new();
+        for body in bodies {
+            story.happens("alice1", None, body);
+        }
+        GaplessDelivery.judge(story.told())
+    }
+
+    #[test]
+    fn one_after_the_other_also_on_the_next_socket_holds() {
+        use SocketChange::{Closed, Ready};
+        let verdict = judged([
+            socket(Ready, 0),
+            told(1, 1),
+            told(2, 2),
+            socket(Closed, 2),
+            // The acknowledgement of 2 was lost: it comes again.
+            socket(Ready, 1),
+            told(2, 2),
+            told(3, 3),
+        ]);
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 4));
+    }
+
+    #[test]
+    fn a_gap_violates() {
+        let verdict = judged([socket(SocketChange::Ready, 0), told(1, 1), told(3, 3)]);
+        assert_eq!((verdict.ruling, verdict.violated), (Ruling::Violated, 1));
+        assert_eq!(verdict.violations[0].fingerprint, "gapless-delivery/MER-002/gap");
+    }
+
+    #[test]
+    fn a_socket_that_begins_too_late_violates() {
+        let verdict = judged([socket(SocketChange::Ready, 0), told(1, 1), socket(SocketChange::Ready, 2)]);
+        assert_eq!(verdict.violations[0].fingerprint, "gapless-delivery/MER-002/socket-jumps");
+    }
+
+    #[test]
+    fn only_a_resync_may_jump() {
+        let verdict = judged([socket(SocketChange::Ready, 0), socket(SocketChange::Resync, 7), told(8, 8)]);
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn a_number_for_another_event_violates() {
+        let verdict =
+            judged([socket(SocketChange::Ready, 0), told(1, 1), socket(SocketChange::Ready, 0), told(1, 2)]);
+        assert_eq!(verdict.violations[0].fingerprint, "gapless-delivery/MER-002/number-reused");
+    }
+
+    #[test]
+    fn without_a_socket_there_is_no_case() {
+        let verdict = judged([told(4, 4)]);
+        assert!(verdict.had_no_case());
+    }
+}
