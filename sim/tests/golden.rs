@@ -126,3 +126,8 @@ fn address_does_not_resolve() {
 fn two_clusters_one_org() {
     plays_as_told("mapping/two-clusters-one-org.toml");
 }
+
+#[test]
+fn slow_device() {
+    plays_as_told("mercury/slow-device.toml");
+}
