@@ -13,6 +13,7 @@ use fusion_protocol::locus::{ACTIVE_RENEW_SECONDS, LEASE_SECONDS, RING_SECONDS};
 use fusion_protocol::{Address, Code, Count, Problem, Uuid};
 use fusion_runtime::probe::Level;
 use fusion_runtime::store::Key;
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::sync::Notify;
 
@@ -306,14 +307,17 @@ async fn renew(cluster: &Cluster, due: &Due) -> Result<(), Problem> {
     Ok(())
 }
 
+/// MED-001: every relay that has carried the call hears of its end, until each has confirmed it.
 async fn close(cluster: &Cluster, due: &Due) -> Result<(), Problem> {
     let home = Home::of(cluster, due.conversation);
     let locus = home.read().await?;
     // The next call may have begun: its relays are not the ones to ask then, so all are.
     let relays = if locus.instance == due.instance { locus.relays } else { cluster.config.relays.clone() };
-    for relay in &relays {
-        let closed = media::close_instance(cluster, relay, due.conversation, due.instance).await;
-        closed.map_err(|_| Problem::from(Code::PeerUnreachable))?;
+    // All at once: a relay that is dead must not keep the others forwarding.
+    let asked =
+        relays.iter().map(|relay| media::close_instance(cluster, relay, due.conversation, due.instance));
+    if join_all(asked).await.iter().any(Result::is_err) {
+        return Err(Problem::from(Code::PeerUnreachable));
     }
     home.mark_quiet(due.instance).await
 }

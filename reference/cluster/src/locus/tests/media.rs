@@ -103,6 +103,21 @@ async fn the_next_relay_takes_over_from_one_that_fails() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_relay_does_not_keep_the_legs_of_another_open() {
+    let (world, dead, alive) = (world(2).await, Books::default(), Books::default());
+    dead.serve(&world, 1).await;
+    alive.serve(&world, 2).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    stage.world.net.unplug(SocketAddr::from(([10, 1, 0, 1], 443)));
+    stage.join("bob", 0).await;
+    assert_eq!((dead.legs(), alive.legs()), (1, 1), "the second relay has taken over");
+    stage.hang_up("alice", 1).await;
+    stage.pass(1).await;
+    assert_eq!((dead.legs(), alive.legs()), (1, 0), "MED-001: within one second");
+}
+
+#[tokio::test(start_paused = true)]
 async fn legs_left_over_from_a_crash_are_closed_after_it() {
     let (world, books) = (world(1).await, Books::default());
     books.serve(&world, 1).await;
