@@ -131,3 +131,8 @@ fn two_clusters_one_org() {
 fn slow_device() {
     plays_as_told("mercury/slow-device.toml");
 }
+
+#[test]
+fn relay_crash() {
+    plays_as_told("media/relay-crash.toml");
+}
