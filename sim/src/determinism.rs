@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -27,7 +27,7 @@ use crate::scenario::Scenario;
 /// Plants a fault that the check must find: set by tests and by `--plant`, never otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
-    /// Something iterates over a hash map with a random order.
+    /// Something iterates over a hash map whose order each process draws anew.
     HashOrder,
     /// Something reads the wall clock.
     WallClock,
@@ -96,7 +96,7 @@ impl Fault {
             router.layer(middleware::from_fn(move |request: Request, next: Next| {
                 let clock = clock.clone();
                 async move {
-                    clock.sleep(self.delay()).await;
+                    clock.sleep(self.delay(request.uri().path().len())).await;
                     next.run(request).await
                 }
             }))
@@ -104,13 +104,14 @@ impl Fault {
         Hooks { wrap_router: Some(Arc::new(wrap)), ..Hooks::default() }
     }
 
-    /// Up to 63 ms, by what must not matter.
-    fn delay(self) -> Duration {
+    /// Up to 63 ms, by what must not matter; hash maps order what is asked for differently.
+    #[expect(clippy::disallowed_types, reason = "the planted fault itself")]
+    fn delay(self, asked: usize) -> Duration {
         match self {
             Self::HashOrder => {
-                #[expect(clippy::disallowed_types, reason = "the planted fault itself")]
-                let keys: std::collections::HashSet<u64> = (0..64).collect();
-                Duration::from_millis(keys.into_iter().next().unwrap_or_default())
+                // One for the process: two runs in it agree, so that the other process must find this.
+                static KEYS: LazyLock<std::collections::HashSet<u64>> = LazyLock::new(|| (0..64).collect());
+                Duration::from_millis(KEYS.iter().nth(asked % 64).copied().unwrap_or_default())
             }
             Self::WallClock => {
                 #[expect(clippy::disallowed_methods, reason = "the planted fault itself")]

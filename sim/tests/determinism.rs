@@ -24,10 +24,10 @@ fn the_same_plan_gives_the_same_history_in_two_processes() {
 }
 
 #[test]
-fn a_hash_map_order_is_found_and_shown_with_both_sides() {
+fn a_hash_map_order_is_found_by_the_other_process_and_shown_with_both_sides() {
     let (code, said) = check(&["--seeds", "1", "--plant", "hash-order"]);
     assert_eq!(code, 0, "{said}");
-    assert!(said.starts_with("differs"), "{said}");
+    assert!(said.starts_with("differs") && said.contains("in two processes"), "{said}");
     assert!(said.contains("left") && said.contains("right"), "{said}");
 }
 
@@ -36,4 +36,10 @@ fn a_read_of_the_wall_clock_is_found() {
     let (code, said) = check(&["--seeds", "1", "--plant", "wall-clock"]);
     assert_eq!(code, 0, "{said}");
     assert!(said.starts_with("differs"), "{said}");
+}
+
+#[test]
+fn a_check_of_no_seed_is_refused() {
+    let (code, said) = check(&["--seeds", "0"]);
+    assert_eq!((code, said.as_str()), (2, ""));
 }
