@@ -1,6 +1,7 @@
 //! A local deployment of separate processes: started, waited for, stopped.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -29,6 +30,10 @@ pub(crate) fn conform(arguments: &[String]) -> Result<ExitCode> {
     let stopped = stopped()?;
     let folder = tempfile::Builder::new().prefix("stack-fusion-").tempdir()?;
     let deployment = Deployment::start(folder.path(), free_port()?)?;
+    if stopped.try_recv().is_ok() {
+        eprintln!("stopped before anything was checked");
+        return Ok(ExitCode::from(3));
+    }
     let mut suite =
         Command::new(suite).arg("--target").arg(&deployment.target_file).args(arguments).spawn()?;
     // Ctrl-C reaches the suite through the terminal, and it says how it ended. A signal to this process
@@ -95,6 +100,8 @@ impl Deployment {
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(log)
+                // Out of reach of Ctrl-C: the suite ends before those that it talks to.
+                .process_group(0)
                 .spawn()
                 .with_context(|| format!("cannot start {name}"))?;
             deployment.processes.push((name, child));
