@@ -42,6 +42,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Shows for each requirement which judges, checks, scenarios and mutants have looked at it just now.
+    #[command(disable_help_flag = true)]
+    Requirements {
+        /// Passed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Starts a local deployment of separate processes and leaves it running until Ctrl-C.
     ///
     /// Prints the path of its target file, for `cargo xtask conform --target FILE` beside it.
@@ -85,6 +92,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             cargo::run("fusion-conformance", "fusion-conformance", &arguments)
         }
         Command::Conform { arguments } => local::conform(&arguments),
+        Command::Requirements { arguments } => {
+            cargo::run("fusion-mutants", "fusion-requirements", &arguments)
+        }
         Command::Up { folder, port } => local::up(&folder, port),
         Command::Test { arguments } => cargo::test(&arguments),
         Command::Lint => cargo::lint(),

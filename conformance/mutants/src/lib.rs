@@ -16,6 +16,7 @@ mod mercury;
 mod naming;
 mod privacy;
 mod provisioning;
+pub mod requirements;
 mod security;
 pub mod self_test;
 mod tokens;
@@ -45,6 +46,8 @@ pub const MUTANTS: &[Mutant] = &[
     mapping::NO_HINT,
     mapping::MAP_TELLS_UNKNOWN,
     mapping::MAP_OPEN,
+    mapping::MAP_LISTS,
+    mapping::LOGIN_TELLS,
     mapping::DOMAIN_WITHOUT_CLUSTERS,
     provisioning::NOT_DELETED,
     provisioning::MADE_AGAIN,
@@ -91,5 +94,6 @@ pub const MUTANTS: &[Mutant] = &[
     media::HALF_A_TOKEN,
     media::LEGS_STAY_OPEN,
     privacy::ADDRESS_IN_PROVIDER_LOG,
+    privacy::ADDRESS_IN_PROVIDER_STORE,
     privacy::ERRORS_QUOTE,
 ];

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
 use fusion_deployment::Role;
-use fusion_protocol::Code;
+use fusion_protocol::{Address, Code};
+use fusion_runtime::store::Key;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -63,6 +64,23 @@ pub(crate) const MAP_TELLS_UNKNOWN: Mutant = Mutant {
 
 /// MAP-008: a map answers whoever asks.
 pub(crate) const MAP_OPEN: Mutant = Mutant { name: "map-open-to-all", hooks: open };
+
+/// MAP-008: a map lists everybody to its users.
+pub(crate) const MAP_LISTS: Mutant = Mutant {
+    name: "map-lists-users",
+    hooks: || {
+        wrap::calls(
+            |method, path| method == Method::GET && path.trim_end_matches('/').ends_with("/v1/users"),
+            |call| Box::pin(everybody(call)),
+        )
+    },
+};
+
+/// MAP-012: asking where somebody logs in says whether there is such a user.
+pub(crate) const LOGIN_TELLS: Mutant = Mutant {
+    name: "log-in-tells-unknown-users",
+    hooks: || wrap::calls(|_, path| path.ends_with("/v1/login"), |call| Box::pin(log_in_of(call))),
+};
 
 /// MAP-003: the domain map tells visitors a domain and not its clusters.
 pub(crate) const DOMAIN_WITHOUT_CLUSTERS: Mutant = Mutant {
@@ -127,12 +145,30 @@ async fn own_domain_only(call: Call) -> Response {
 
 async fn telling(call: Call) -> Response {
     let user = address_in(call.path().rsplit('/').next().unwrap_or(""));
-    let Some(user) = user.filter(|_| !call.has_token()) else { return call.play().await };
-    let key = fusion_runtime::store::Key::of(&[b"user", user.as_str().as_bytes()]);
-    match call.host.store.get(&[key]).await.ok().and_then(|mut rows| rows.pop().flatten()) {
-        Some(_) => call.play().await,
-        None => refusal(Code::UserUnknown),
+    match user.filter(|_| !call.has_token()) {
+        Some(user) if !is_known(&call, &user).await => refusal(Code::UserUnknown),
+        _ => call.play().await,
     }
+}
+
+async fn log_in_of(call: Call) -> Response {
+    let asked = call.query().and_then(|query| query.split_once("domain=")?.1.split('&').next());
+    match asked.and_then(address_in) {
+        Some(user) if !is_known(&call, &user).await => refusal(Code::UserUnknown),
+        _ => call.play().await,
+    }
+}
+
+async fn is_known(call: &Call, user: &Address) -> bool {
+    let key = Key::of(&[b"user", user.as_str().as_bytes()]);
+    call.host.store.get(&[key]).await.is_ok_and(|rows| rows.iter().flatten().next().is_some())
+}
+
+async fn everybody(call: Call) -> Response {
+    let all = Key::of(&[b"user"]);
+    let rows = call.host.store.scan(&all, &all.end(), 100).await.unwrap_or_default();
+    let users = rows.iter().filter_map(|(key, _)| String::from_utf8(key.parts().pop()?).ok());
+    wrap::json(&json!({ "users": users.collect::<Vec<_>>() }))
 }
 
 /// What was told to one caller is told to the next, whoever that is.

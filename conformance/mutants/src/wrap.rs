@@ -43,7 +43,8 @@ pub(crate) struct Call {
 
 /// What a wrapper makes of a call.
 pub(crate) type Played = Pin<Box<dyn Future<Output = Response> + Send>>;
-type Judged = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+/// What a wrapper decides about a request.
+pub(crate) type Judged = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// Wraps what every cluster serves.
 pub(crate) fn clusters(decide: fn(Host, Request) -> Judged) -> Hooks {
@@ -135,6 +136,11 @@ impl Call {
     /// The path that is asked for.
     pub(crate) fn path(&self) -> &str {
         self.head.uri.path()
+    }
+
+    /// What follows the path.
+    pub(crate) fn query(&self) -> Option<&str> {
+        self.head.uri.query()
     }
 
     /// The host that is asked, without a port.
