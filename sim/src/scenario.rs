@@ -112,6 +112,8 @@ pub enum Act {
     },
     /// Posts a message.
     Say { chat: String, text: String },
+    /// Brings somebody into a group (CNV-006).
+    Add { chat: String, who: String },
     /// Reads a conversation to its end.
     Read { chat: String },
     /// Reads the own index to its end.
@@ -277,12 +279,13 @@ struct Reader<'a> {
     topology: &'a Topology,
 }
 
-const VERBS: [&str; 16] = [
+const VERBS: [&str; 17] = [
     "create",
     "create_group",
     "find",
     "await_chat",
     "say",
+    "add",
     "read",
     "read_index",
     "call",
@@ -404,6 +407,7 @@ impl Reader<'_> {
             "say" => {
                 Act::Say { chat: chat()?, text: raw.text.clone().ok_or_else(|| self.missing(raw, "text"))? }
             }
+            "add" => Act::Add { chat: chat()?, who: only()? },
             "read" => Act::Read { chat: chat()? },
             "read_index" => Act::ReadIndex {},
             "call" => Act::Call { chat: chat()? },

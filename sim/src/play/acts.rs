@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fusion_conformance::device::{Ask, expect};
 use fusion_conformance::{Device, Failure};
+use fusion_protocol::conversation::Act as Done;
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::locus::{Joined, LocusState, ParticipantState};
 use fusion_protocol::mercury::EventType;
@@ -33,6 +34,13 @@ impl Cast<'_> {
             Act::Say { chat, text } => {
                 if let Some(chat) = player.chat(chat) {
                     let _ = persistent(&device, || device.say(&chat.url, text)).await;
+                }
+            }
+            Act::Add { chat, who } => {
+                if let Some(chat) = player.chat(chat) {
+                    let user = self.address(who);
+                    let add = || device.post(&chat.url, Done::Add { user: user.clone() });
+                    let _ = persistent(&device, add).await;
                 }
             }
             Act::Read { chat } => {
