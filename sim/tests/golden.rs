@@ -136,3 +136,8 @@ fn slow_device() {
 fn relay_crash() {
     plays_as_told("media/relay-crash.toml");
 }
+
+#[test]
+fn late_joiner() {
+    plays_as_told("conversation/late-joiner.toml");
+}
