@@ -23,8 +23,10 @@ impl Locks {
     pub(crate) async fn hold(&self, key: impl Into<String>) -> Held<'_> {
         let key = key.into();
         let mutex = self.map().entry(key.clone()).or_default().clone();
-        let guard = mutex.lock_owned().await;
-        Held { locks: self, key, guard: Some(guard) }
+        // Made before the wait, so that a wait that is given up forgets the key, too.
+        let mut held = Held { locks: self, key, guard: None };
+        held.guard = Some(mutex.lock_owned().await);
+        held
     }
 
     fn map(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Arc<tokio::sync::Mutex<()>>>> {
@@ -56,6 +58,17 @@ mod tests {
         drop(first);
         drop(other);
         assert!(futures_util::FutureExt::now_or_never(locks.hold("a")).is_some());
+        assert!(locks.map().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_wait_that_is_given_up_leaves_nothing_behind() {
+        let locks = Locks::default();
+        let first = locks.hold("a").await;
+        let mut waiting = Box::pin(locks.hold("a"));
+        assert!(futures_util::FutureExt::now_or_never(&mut waiting).is_none());
+        drop(first);
+        drop(waiting);
         assert!(locks.map().is_empty());
     }
 }
