@@ -52,7 +52,13 @@ mod tests {
         // Codes are literals in the check's file: a renamed one would let the mutant pass unnoticed.
         let sources = [
             include_str!("checks/conversation.rs"),
+            include_str!("checks/locus.rs"),
+            include_str!("checks/mapping.rs"),
+            include_str!("checks/media.rs"),
+            include_str!("checks/mercury.rs"),
+            include_str!("checks/naming.rs"),
             include_str!("checks/privacy.rs"),
+            include_str!("checks/provisioning.rs"),
             include_str!("checks/rendezvous.rs"),
             include_str!("checks/security.rs"),
         ];

@@ -1,6 +1,7 @@
 //! The domain map, the user maps and resolution (MAP).
 
-use fusion_protocol::map::DomainRecord;
+use fusion_protocol::auth::issuer;
+use fusion_protocol::map::{DomainRecord, LoginDiscovery};
 use fusion_protocol::{Address, Code, Domain, Service};
 use http::Method;
 
@@ -134,7 +135,47 @@ async fn closed_maps(stage: &Stage) -> Checked {
             stage.must_refuse(&visitor, &what, &[Code::Unauthorized], ask, "map-open").await?;
         }
     }
+    lists_nobody(stage, &alice).await?;
+    log_in_by_domain(stage, &visitor, [alice.user(), &nobody]).await
+}
+
+/// MAP-008: nobody is told who is in a map, not even those who are.
+async fn lists_nobody(stage: &Stage, alice: &Device) -> Checked {
+    let here = stage.here()?;
+    let token = alice.token_for(&here).await.set_up(stage, "getting a token")?;
+    for path in ["/v1/users", "/v1/users/", "/v1/resolve"] {
+        let url = stage.target().template.url(&here, Service::Users, path);
+        let codes = [Code::NotFound, Code::MethodNotAllowed, Code::Forbidden];
+        let what = format!("asking for everybody at {path}");
+        stage
+            .must_refuse(alice, &what, &codes, &Ask::new(Method::GET, url).token(&token), "map-lists")
+            .await?;
+    }
     Ok(())
+}
+
+/// MAP-012: before log-in a client asks by the domain, and learns nothing by asking for a user.
+async fn log_in_by_domain(stage: &Stage, visitor: &Device, users: [&Address; 2]) -> Checked {
+    let (here, template) = (stage.here()?, &stage.target().template);
+    let ask = |about: &str| {
+        let mut url = template.url(&here, Service::Users, "/v1/login");
+        url.query_pairs_mut().append_pair("domain", about);
+        Ask::new(Method::GET, url)
+    };
+    let domain = users[0].domain();
+    let reply = visitor.send(&ask(domain.as_str())).await.and_then(|reply| reply.json());
+    let found: LoginDiscovery = reply.must(stage, "no-log-in")?;
+    let server = issuer(template, &here);
+    let own = found.authorization_servers.iter().any(|url| url.as_str().trim_end_matches('/') == server);
+    stage.require(own, "no-log-in", format!("{domain} leads to the authorisation server {server}"))?;
+
+    let mut answers = Vec::new();
+    for user in users {
+        let reply = visitor.send(&ask(user.as_str())).await.must(stage, "no-log-in")?;
+        answers.push((reply.status, reply.body));
+    }
+    let same = answers[0] == answers[1];
+    stage.require(same, "existence-shown", "asking where to log in says the same of known and unknown users")
 }
 
 async fn by_domain(stage: &Stage) -> Checked {
