@@ -176,6 +176,14 @@ mod tests {
     }
 
     #[test]
+    fn every_check_has_a_mutant_that_proves_that_it_can_fail() {
+        for check in &catalogue().checks {
+            let proved = catalogue().mutants.iter().any(|mutant| mutant.check == check.id);
+            assert!(proved, "{}", check.id);
+        }
+    }
+
+    #[test]
     fn a_name_that_no_mutant_has_is_refused() {
         let entries = entries().unwrap();
         assert!(chosen(entries.clone(), &["nobody".to_owned()]).is_err());
