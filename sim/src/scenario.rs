@@ -12,7 +12,8 @@ use fusion_settings::Mistake;
 use serde::{Deserialize, Serialize};
 
 use crate::duration;
-use crate::fabric::Fault;
+use crate::engines::fabric::hosts;
+use crate::fabric::{Fault, Place};
 
 /// Fault families that a swarm draws from unless a scenario says otherwise. Each leaves a run
 /// recoverable.
@@ -333,9 +334,36 @@ impl Reader<'_> {
                     );
                 }
                 let start = self.start(raw.at, &raw.after, raw.delay, &known)?;
+                self.possible(&raw.fault)?;
                 Ok(ScriptedFault { id, start, lasts: raw.lasts, fault: raw.fault.clone() })
             })
             .collect()
+    }
+
+    /// A fault with numbers and places that this federation can have.
+    fn possible(&self, fault: &Fault) -> Result<(), Mistake> {
+        fault.check().map_err(|error| self.mistake(&error.to_string(), fault.family()))?;
+        let hosts = hosts(self.topology).map_err(|error| self.mistake(&error.to_string(), error.needle()))?;
+        for place in fault.places() {
+            let (name, known): (_, Vec<&str>) = match place {
+                Place::Host(name) => (name, hosts.iter().map(|host| host.name.as_str()).collect()),
+                Place::Group(name) => {
+                    (name, hosts.iter().filter_map(|host| Some(host.cluster()?.as_str())).collect())
+                }
+                Place::Datacenter(name) => {
+                    (name, hosts.iter().map(|host| host.data_center.as_str()).collect())
+                }
+                Place::Everywhere => continue,
+            };
+            let device = name.strip_prefix("at ").unwrap_or(name).split_once('/');
+            if let Some((user, _)) = device {
+                self.user(user)?;
+            } else if !known.contains(&name.as_str()) {
+                let mistake = self.mistake(&format!("no host matches `{place}`"), &format!("\"{place}\""));
+                return Err(mistake.suggest_one_of(name, known.into_iter().collect::<BTreeSet<_>>()));
+            }
+        }
+        Ok(())
     }
 
     fn families(&self, raw: &RawSwarm) -> Result<(), Mistake> {

@@ -95,6 +95,26 @@ fn an_unknown_fault() {
 }
 
 #[test]
+fn a_fault_of_a_host_that_is_not_there() {
+    let said = mistake("host = \"a\"", "host = \"provder\"");
+    assert!(said.starts_with("two.toml:29: no host matches `provder`"), "{said}");
+    assert!(said.contains("did you mean \"provider\"?"), "{said}");
+}
+
+#[test]
+fn a_fault_between_hosts_that_are_not_there() {
+    let fault = "kind = \"partition\", a = [\"a\"], b = [\"datacenter:mars\"]";
+    let said = mistake("kind = \"crash\", host = \"a\"", fault);
+    assert!(said.contains("no host matches `datacenter:mars`"), "{said}");
+}
+
+#[test]
+fn a_probability_above_one() {
+    let said = mistake("kind = \"crash\", host = \"a\"", "kind = \"loss\", probability = 7.0");
+    assert!(said.contains("a probability is between 0 and 1, not 7"), "{said}");
+}
+
+#[test]
 fn a_misspelt_family() {
     let swarm = "fault = { kind = \"crash\", host = \"a\" }\n[swarm]\nfamilies = [\"partitoin\"]";
     insta::assert_snapshot!(mistake("fault = { kind = \"crash\", host = \"a\" }", swarm));

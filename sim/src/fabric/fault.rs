@@ -259,7 +259,7 @@ impl Fault {
     }
 
     /// Numbers and sides that no world could honour.
-    pub(super) fn check(&self) -> Result<(), FaultError> {
+    pub(crate) fn check(&self) -> Result<(), FaultError> {
         match self {
             Self::Loss { probability, .. }
             | Self::LossBurst { probability, .. }
@@ -275,6 +275,12 @@ impl Fault {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Every place that it names.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+        let sides = self.sides().map(|(from, to)| from.iter().chain(to));
+        sides.into_iter().flatten().chain(self.host())
     }
 
     /// The two sides of a fault of links.
