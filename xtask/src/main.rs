@@ -57,7 +57,7 @@ enum Command {
         #[arg(long, default_value = "target/local")]
         folder: PathBuf,
         /// The port that every cluster listens on, at an address of its own.
-        #[arg(long, default_value_t = 8443)]
+        #[arg(long, default_value_t = 8443, value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
     },
     /// Runs all tests: units, properties, snapshots, examples in the documentation.
