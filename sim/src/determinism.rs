@@ -76,7 +76,11 @@ pub fn play(scenario: &Scenario, seed: u64, mode: Mode, plant: Option<Fault>) ->
     let hosts = hosts(&scenario.topology)?;
     let plan = Plan::new(scenario, &hosts, seed, mode);
     let hooks = plant.map(Fault::hooks).unwrap_or_default();
-    Ok(judged(&plan, &Options { wire: true, hooks }).history)
+    let outcome = judged(&plan, &Options { wire: true, hooks });
+    if let Some(failure) = outcome.failure {
+        bail!("{} with seed {seed} cannot be played: {failure}", scenario.name);
+    }
+    Ok(outcome.history)
 }
 
 impl Fault {

@@ -1,6 +1,7 @@
 //! What became of one run: the history judged, and what a line about it says.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use fusion_history::{History, Ruling, Verdict, judge_all, ruling_of};
@@ -64,8 +65,14 @@ pub struct Line<'a> {
 #[must_use]
 pub fn judged(plan: &Plan, options: &Options) -> Outcome {
     let watch = Stopwatch::start();
-    let run = fabric::run(plan, options);
-    Outcome::of(plan, "fabric", run, watch)
+    // Whatever panics in one world must not take the other seeds of a sweep with it.
+    let played =
+        catch_unwind(AssertUnwindSafe(|| Outcome::of(plan, "fabric", fabric::run(plan, options), watch)));
+    played.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+        Outcome::of(plan, "fabric", Run::failed(format!("the simulator itself panicked: {said}")), watch)
+    })
 }
 
 impl Outcome {
@@ -113,7 +120,8 @@ impl Outcome {
     #[must_use]
     pub fn reproduce(&self) -> String {
         let swarm = if self.mode == Mode::Swarm { " --swarm" } else { "" };
-        format!("cargo xtask sim run {} --seed {}{swarm}", self.scenario, self.seed)
+        let engine = if self.engine == "fabric" { "" } else { " --engine live" };
+        format!("cargo xtask sim run {} --seed {}{swarm}{engine}", self.scenario, self.seed)
     }
 
     /// Everything that is wrong, for humans.

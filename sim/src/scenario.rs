@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use fusion_conformance::catalogue::catalogue;
 use fusion_deployment::topology::{Topology, UserSpec};
 use fusion_settings::Mistake;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,9 @@ pub const FAMILIES: [&str; 11] = [
     "reset_connections",
     "slow_disk",
 ];
+
+/// The most packets of one talk: an hour of 50 a second.
+pub const PACKETS_MAX: u64 = 180_000;
 
 /// A scenario.
 #[derive(Clone, Debug, Serialize)]
@@ -188,6 +192,7 @@ impl Scenario {
         let steps = reader.steps(&raw.step)?;
         let faults = reader.faults(&raw.fault, &steps)?;
         reader.families(&raw.swarm)?;
+        reader.requirements(&raw.requirements)?;
         let name = file.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let families = raw.swarm.families.unwrap_or_else(|| FAMILIES.map(str::to_owned).to_vec());
         Ok(Self {
@@ -441,24 +446,52 @@ impl Reader<'_> {
             "call" => Act::Call { chat: chat()? },
             "answer" => Act::Answer { chat: chat()?, within },
             "decline" => Act::Decline { chat: chat()?, within },
-            "talk" => {
-                Act::Talk { chat: chat()?, packets: raw.packets.ok_or_else(|| self.missing(raw, "packets"))? }
-            }
+            "talk" => Act::Talk { chat: chat()?, packets: self.packets(raw)? },
             "hang_up" => Act::HangUp { chat: chat()? },
             "disconnect" => Act::Disconnect {},
             "connect" => Act::Connect {},
             "resolve" => {
                 Act::Resolve { who: self.user(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)? }
             }
-            "replay_token" => {
-                Act::ReplayToken { at: raw.who.clone().ok_or_else(|| self.missing(raw, "who"))? }
-            }
+            "replay_token" => Act::ReplayToken { at: self.cluster(raw)? },
             unknown => {
                 let mistake =
                     self.mistake(&format!("nobody can `do = \"{unknown}\"`"), &format!("\"{unknown}\""));
                 return Err(mistake.suggest_one_of(unknown, VERBS));
             }
         })
+    }
+
+    fn requirements(&self, ids: &[String]) -> Result<(), Mistake> {
+        let known = || catalogue().requirements.iter().map(|requirement| requirement.id.as_str());
+        match ids.iter().find(|id| !known().any(|known| known == id.as_str())) {
+            None => Ok(()),
+            Some(id) => {
+                let mistake =
+                    self.mistake(&format!("there is no requirement \"{id}\""), &format!("\"{id}\""));
+                Err(mistake.suggest_one_of(id, known()))
+            }
+        }
+    }
+
+    fn cluster(&self, raw: &RawStep) -> Result<String, Mistake> {
+        let name = raw.who.clone().ok_or_else(|| self.missing(raw, "who"))?;
+        let known = || self.topology.clusters().map(|(_, cluster)| cluster.name.as_str());
+        if known().any(|known| known == name) {
+            return Ok(name);
+        }
+        let mistake =
+            self.mistake(&format!("the topology has no cluster \"{name}\""), &format!("\"{name}\""));
+        Err(mistake.suggest_one_of(&name, known()))
+    }
+
+    fn packets(&self, raw: &RawStep) -> Result<u64, Mistake> {
+        let packets = raw.packets.ok_or_else(|| self.missing(raw, "packets"))?;
+        if packets > PACKETS_MAX {
+            let what = format!("nobody talks for {packets} packets; at most {PACKETS_MAX}, which is an hour");
+            return Err(self.mistake(&what, "packets"));
+        }
+        Ok(packets)
     }
 
     fn missing(&self, raw: &RawStep, key: &str) -> Mistake {

@@ -135,3 +135,8 @@ proptest! {
         let _ = Scenario::parse(Path::new("two.toml"), &String::from_utf8_lossy(&text));
     }
 }
+
+#[test]
+fn an_unknown_requirement() {
+    insta::assert_snapshot!(mistake("\"RDV-001\"", "\"RDV-0001\""));
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use std::time::Duration;
@@ -80,6 +80,9 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
     let failure = match played {
         Err(error) => Some(error.to_string()),
         Ok(()) if panics > 0 => Some(format!("{panics} tasks of services panicked")),
+        Ok(()) if evidence.overflowed.load(Ordering::Relaxed) => Some(format!(
+            "the provider plane was told more than {EVIDENCE_MAX_BYTES} bytes: it cannot be searched"
+        )),
         Ok(()) if evidence.recorder.over_budget() => {
             Some("more events than the budget: somebody spins".to_owned())
         }
@@ -143,7 +146,7 @@ pub fn hosts(topology: &Topology) -> Result<Vec<HostSpec>, TopologyError> {
 }
 
 impl Run {
-    fn failed(why: String) -> Self {
+    pub(crate) fn failed(why: String) -> Self {
         Self { history: History::new(), faults: BTreeMap::new(), simulated_us: 0, failure: Some(why) }
     }
 }
@@ -302,6 +305,8 @@ pub struct Evidence {
     recorder: Recorder,
     provider: BTreeMap<String, Mutex<Seen>>,
     wire: bool,
+    /// Whether a host of the provider plane was told more than is kept.
+    overflowed: AtomicBool,
 }
 
 /// What one host of the provider plane has been told and has said.
@@ -320,6 +325,7 @@ impl Evidence {
             recorder: Recorder::with_budget(EVENT_BUDGET),
             provider: provider.map(|host| (host.name.clone(), Mutex::default())).collect(),
             wire,
+            overflowed: AtomicBool::new(false),
         }
     }
 
@@ -327,6 +333,14 @@ impl Evidence {
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.recorder
+    }
+
+    fn keep(&self, kept: &mut Vec<u8>, bytes: &[u8]) {
+        if kept.len() + bytes.len() <= EVIDENCE_MAX_BYTES {
+            kept.extend_from_slice(bytes);
+        } else {
+            self.overflowed.store(true, Ordering::Relaxed);
+        }
     }
 
     fn of(&self, host: &str) -> Seen {
@@ -361,7 +375,7 @@ impl Observer for Evidence {
 
     fn bytes(&self, arrival: &WireEvent, bytes: &[u8]) {
         if let Some(seen) = self.provider.get(&*arrival.to.host) {
-            keep(&mut lock(seen).wire, bytes);
+            self.keep(&mut lock(seen).wire, bytes);
         }
     }
 }
@@ -386,19 +400,13 @@ impl Probe for MachineProbe {
 
     fn log(&self, level: Level, target: &'static str, fields: Value) {
         if let Some(seen) = self.evidence.provider.get(&*self.name) {
-            keep(&mut lock(seen).log, format!("{target} {fields}\n").as_bytes());
+            self.evidence.keep(&mut lock(seen).log, format!("{target} {fields}\n").as_bytes());
         }
         if level >= Level::Warn {
             let level = if level == Level::Warn { "warn" } else { "error" };
             let body = Body::Log { level: level.to_owned(), target: target.to_owned(), fields };
             self.evidence.recorder.record(self.clock.now(), &self.name, None, body);
         }
-    }
-}
-
-fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
-    if kept.len() + bytes.len() <= EVIDENCE_MAX_BYTES {
-        kept.extend_from_slice(bytes);
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fusion_protocol::locus::LocusState;
 use fusion_protocol::mercury::EventType;
-use fusion_protocol::{Url, Uuid};
+use fusion_protocol::{ClusterName, Url, Uuid};
+use serde_json::Value;
 
-use crate::event::{Answer, Body, Call, EventId, FaultPhase, Media};
+use crate::event::{Answer, Body, Call, EventId, FaultPhase, Media, WorldCluster};
 use crate::facts::Facts;
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
@@ -16,8 +17,8 @@ use crate::judges::security::trespasses;
 const GRACE_US: u64 = 1_000_000;
 
 /// MED-001: only a leg with a valid token of the current instance sends or receives, and its packets
-/// stop within a second when its participant leaves or the instance ends. While a fault lasts, the second
-/// does not run: a relay that is paused or cut off from its home cannot learn of the end.
+/// stop within a second when its participant leaves or the instance ends. While a fault touches the call's
+/// home or its relays, the second does not run: a relay that is paused or cut off cannot learn of the end.
 ///
 /// A case is a leg that sent or received and whose end was seen, an intruder that tried, and each
 /// trespass against the requirement.
@@ -28,8 +29,8 @@ pub(super) struct MediaEndsWithTheCall;
 struct Legs<'h> {
     /// By leg: when it ended.
     ends: BTreeMap<Uuid, End>,
-    /// When faults lasted.
-    faults: Faults,
+    /// When faults touched the hosts of each cluster.
+    faults: BTreeMap<&'h ClusterName, Faults>,
     /// By SSRC: the accounts of those who sent with it.
     senders: BTreeMap<u32, Vec<&'h Media>>,
 }
@@ -55,7 +56,7 @@ impl Judge for MediaEndsWithTheCall {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         trespasses(facts, "MED-001", case);
-        let mut legs = Legs { ends: ends(facts), faults: Faults::of(facts), senders: BTreeMap::new() };
+        let mut legs = Legs { ends: ends(facts), faults: faults(facts), senders: BTreeMap::new() };
         let accounts = || {
             facts.seen().filter_map(|event| match &event.body {
                 Body::Media(media) => Some((event.id, media)),
@@ -72,20 +73,20 @@ impl Judge for MediaEndsWithTheCall {
             if moved && is_case && counted.insert(media.leg) {
                 case.reached();
             }
-            judge_receiver(id, media, &legs, case);
-            judge_sources(id, media, &legs, case);
+            judge_receiver(facts, id, media, &legs, case);
+            judge_sources(facts, id, media, &legs, case);
         }
     }
 }
 
-fn judge_receiver(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
+fn judge_receiver(facts: &Facts<'_>, id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
     let (locus, instance) = (&media.locus, media.instance);
     if !media.bound && !media.received.is_empty() {
         let statement = format!("somebody without a valid token received media of {locus}");
         case.violated("unbound-received", statement, [id]);
     }
     if let (Some(end), Some(last_us)) = (legs.ends.get(&media.leg), media.last_received_us)
-        && last_us > legs.faults.calm_after(end.at_us, GRACE_US)
+        && last_us > legs.deadline(facts, locus, *end)
     {
         let late = millis(last_us - end.at_us);
         let statement = format!("a leg of {locus}, call {instance}, received media {late} ms after its end");
@@ -93,7 +94,7 @@ fn judge_receiver(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebo
     }
 }
 
-fn judge_sources(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
+fn judge_sources(facts: &Facts<'_>, id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Casebook) {
     for source in media.received.iter().filter(|source| source.packets > 0) {
         let Some(senders) = legs.senders.get(&source.ssrc) else { continue };
         let same_call = |sender: &&&Media| (&sender.locus, sender.instance) == (&media.locus, media.instance);
@@ -114,8 +115,7 @@ fn judge_sources(id: EventId, media: &Media, legs: &Legs<'_>, case: &mut Caseboo
         let ends: Option<Vec<End>> =
             entitled.iter().map(|sender| legs.ends.get(&sender.leg).copied()).collect();
         let last_end = ends.and_then(|ends| ends.into_iter().max_by_key(|end| end.at_us));
-        if let Some(end) = last_end.filter(|end| source.last_us > legs.faults.calm_after(end.at_us, GRACE_US))
-        {
+        if let Some(end) = last_end.filter(|end| source.last_us > legs.deadline(facts, &media.locus, *end)) {
             let late = millis(source.last_us - end.at_us);
             let statement = format!("packets of a leg of {locus} were forwarded {late} ms after its end");
             case.violated("sent-after-the-end", statement, [end.seen, id]);
@@ -130,16 +130,31 @@ struct Faults {
     spans_us: Vec<(u64, u64)>,
 }
 
+/// When faults touched the hosts of each cluster.
+fn faults<'h>(facts: &Facts<'h>) -> BTreeMap<&'h ClusterName, Faults> {
+    let clusters = facts.world().map(|world| world.clusters.as_slice()).unwrap_or_default();
+    clusters.iter().map(|cluster| (&cluster.name, Faults::touching(facts, cluster))).collect()
+}
+
+impl Legs<'_> {
+    /// When packets must have stopped: a second after the end, faults at the call's home aside.
+    fn deadline(&self, facts: &Facts<'_>, locus: &Url, end: End) -> u64 {
+        let home = facts.cluster_of(locus).and_then(|home| self.faults.get(&home));
+        home.map_or(end.at_us.saturating_add(GRACE_US), |faults| faults.calm_after(end.at_us, GRACE_US))
+    }
+}
+
 impl Faults {
-    fn of(facts: &Facts<'_>) -> Self {
+    fn touching(facts: &Facts<'_>, cluster: &WorldCluster) -> Self {
         let mut began: BTreeMap<&str, u64> = BTreeMap::new();
         let mut spans: Vec<(u64, u64)> = Vec::new();
         for event in facts.seen() {
-            let Body::Fault { fault, phase, .. } = &event.body else { continue };
+            let Body::Fault { fault, phase, detail, .. } = &event.body else { continue };
             match phase {
-                FaultPhase::Began => {
+                FaultPhase::Began if touches(detail, cluster) => {
                     began.insert(fault, event.at_us);
                 }
+                FaultPhase::Began => {}
                 FaultPhase::Ended => {
                     spans.extend(began.remove(fault.as_str()).map(|from| (from, event.at_us)));
                 }
@@ -167,6 +182,22 @@ impl Faults {
         }
         due
     }
+}
+
+/// Whether a fault touches a cluster's hosts or what is between them: each side that it names has one of
+/// them. A fault that names no place could be anywhere.
+fn touches(detail: &Value, cluster: &WorldCluster) -> bool {
+    let is_ours = |place: &Value| {
+        let place = place.as_str().unwrap_or("*");
+        place == "*"
+            || place.starts_with("datacenter:")
+            || place.strip_prefix("group:").is_some_and(|group| group == cluster.name.as_str())
+            || cluster.hosts.iter().any(|host| host == place)
+    };
+    ["host", "a", "b", "from", "to"].iter().filter_map(|side| detail.get(side)).all(|side| match side {
+        Value::Array(places) => places.iter().any(is_ours),
+        place => is_ours(place),
+    })
 }
 
 /// When each leg ended at the latest: its device had left, its user had declined, or the call was seen
@@ -265,6 +296,19 @@ mod tests {
             received: received.iter().map(source).collect(),
             last_received_us: received.iter().map(|(_, last_us)| *last_us).max(),
         }
+    }
+
+    #[test]
+    fn only_faults_at_the_home_or_its_relays_excuse_it() {
+        let hosts = vec!["a".to_owned(), "a-relay1".to_owned()];
+        let (name, org, data_center) = ("a".parse().unwrap(), "acme".to_owned(), "a".to_owned());
+        let cluster = WorldCluster { name, org, data_center, hosts };
+        let touched = |detail: Value| touches(&detail, &cluster);
+        assert!(touched(serde_json::json!({"kind": "pause", "host": "a-relay1"})));
+        assert!(touched(serde_json::json!({"kind": "partition", "a": ["a"], "b": ["*"]})));
+        assert!(touched(serde_json::json!({"kind": "loss", "from": ["*"], "to": ["*"]})));
+        assert!(!touched(serde_json::json!({"kind": "crash", "host": "b"})));
+        assert!(!touched(serde_json::json!({"kind": "partition", "a": ["provider"], "b": ["*"]})));
     }
 
     #[test]
