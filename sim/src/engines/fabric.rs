@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fusion_conformance::target::Seen as SeenPlace;
-use fusion_deployment::services::Service;
 use fusion_deployment::{
     Addressing, Federation, Hooks, HostSpec, Running, Topology, TopologyError, assemble, start_host,
 };
@@ -17,10 +15,10 @@ use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
 use fusion_history::{Body, History, Recorder};
 use fusion_protocol::media::LegCounters;
-use fusion_runtime::probe::{Level, StateChange};
-use fusion_runtime::{Clock, Entropy, Host, Probe};
-use serde_json::Value;
+use fusion_runtime::probe::Level;
+use fusion_runtime::{Clock, Entropy, Host};
 
+use super::evidence::{Evidence, MachineProbe, legs_of, lock};
 use crate::fabric::{
     Fault, FaultCount, FaultId, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind, World,
     WorldOptions,
@@ -30,12 +28,8 @@ use crate::play::{PlayError, play};
 use crate::stage::{Stage, rows_as_bytes};
 use crate::target::target_of;
 
-/// Events that a run may have before it counts as one that spins.
-const EVENT_BUDGET: u64 = 2_000_000;
 /// How long a deployment is left alone before it is checked.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// Bytes of each place of the provider plane that are kept for the search.
-const EVIDENCE_MAX_BYTES: usize = 64 << 20;
 
 /// What a run on fabric leaves.
 #[derive(Debug)]
@@ -76,20 +70,9 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
         stage.start();
         play(plan, &stage, target).await
     });
-    let panics = world.panics();
-    let failure = match played {
-        Err(error) => Some(error.to_string()),
-        Ok(()) if panics > 0 => Some(format!("{panics} tasks of services panicked")),
-        Ok(()) if evidence.overflowed.load(Ordering::Relaxed) => Some(format!(
-            "the provider plane was told more than {EVIDENCE_MAX_BYTES} bytes: it cannot be searched"
-        )),
-        Ok(()) if evidence.recorder.over_budget() => {
-            Some("more events than the budget: somebody spins".to_owned())
-        }
-        Ok(()) => None,
-    };
+    let failure = evidence.failure(played, world.panics());
     Run {
-        history: evidence.recorder.clone().finish(),
+        history: evidence.recorder().clone().finish(),
         faults: world.fault_counts(),
         simulated_us: world.now_us(),
         failure,
@@ -123,7 +106,7 @@ pub fn conform(
     let stage = FabricStage::new(world.clone(), federation, evidence.clone(), hooks);
     let mut target = target_of(&stage.federation);
     target.evidence.seen = stage.seen();
-    let recorder = evidence.recorder.clone();
+    let recorder = evidence.recorder().clone();
     Ok(world.run(async {
         stage.start();
         // Clusters fetch the domain map before anybody comes.
@@ -185,11 +168,7 @@ impl FabricStage {
     pub fn start(&self) {
         for spec in &self.federation.hosts {
             let boot = self.boot(spec.clone());
-            let probe = MachineProbe {
-                name: spec.name.as_str().into(),
-                clock: self.clock.clone(),
-                evidence: self.evidence.clone(),
-            };
+            let probe = MachineProbe::new(&spec.name, self.clock.clone(), self.evidence.clone());
             let mut machine = self.world.host(&spec.name, spec.ip, &spec.data_center).probe(Arc::new(probe));
             if let Some(cluster) = spec.cluster() {
                 machine = machine.group(cluster.as_str());
@@ -250,7 +229,7 @@ impl Stage for FabricStage {
     }
 
     fn recorder(&self) -> &Recorder {
-        &self.evidence.recorder
+        self.evidence.recorder()
     }
 
     /// Each device in a place of its own, in the 172.16/12 block.
@@ -283,11 +262,7 @@ impl Stage for FabricStage {
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
         let running = lock(&self.running);
-        let accounts = running.iter().filter_map(|(name, running)| match &running.service {
-            Service::Relay(relay) => Some((name, relay.counters())),
-            Service::Provider(_) | Service::Cluster(_) => None,
-        });
-        accounts.flat_map(|(name, account)| account.legs.into_iter().map(|leg| (name.clone(), leg))).collect()
+        running.iter().flat_map(|(name, running)| legs_of(name, &running.service)).collect()
     }
 }
 
@@ -297,54 +272,6 @@ fn held(world: &World, evidence: &Evidence, host: &str, place: &str) -> Vec<u8> 
         "store" => rows_as_bytes(world.rows(host).iter().map(|(key, row)| (key, row))),
         "log" => evidence.of(host).log,
         _ => evidence.of(host).wire,
-    }
-}
-
-/// What is observed of a world: the history, and what the provider plane holds.
-pub struct Evidence {
-    recorder: Recorder,
-    provider: BTreeMap<String, Mutex<Seen>>,
-    wire: bool,
-    /// Whether a host of the provider plane was told more than is kept.
-    overflowed: AtomicBool,
-}
-
-/// What one host of the provider plane has been told and has said.
-#[derive(Clone, Default)]
-struct Seen {
-    log: Vec<u8>,
-    wire: Vec<u8>,
-}
-
-impl Evidence {
-    /// Evidence of a federation's run; with `wire`, packets go into the history.
-    #[must_use]
-    pub fn new(federation: &Federation, wire: bool) -> Self {
-        let provider = federation.hosts.iter().filter(|host| host.cluster().is_none());
-        Self {
-            recorder: Recorder::with_budget(EVENT_BUDGET),
-            provider: provider.map(|host| (host.name.clone(), Mutex::default())).collect(),
-            wire,
-            overflowed: AtomicBool::new(false),
-        }
-    }
-
-    /// The history in the making.
-    #[must_use]
-    pub fn recorder(&self) -> &Recorder {
-        &self.recorder
-    }
-
-    fn keep(&self, kept: &mut Vec<u8>, bytes: &[u8]) {
-        if kept.len() + bytes.len() <= EVIDENCE_MAX_BYTES {
-            kept.extend_from_slice(bytes);
-        } else {
-            self.overflowed.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn of(&self, host: &str) -> Seen {
-        self.provider.get(host).map(|seen| lock(seen).clone()).unwrap_or_default()
     }
 }
 
@@ -366,51 +293,14 @@ impl Observer for Evidence {
             what,
             bytes: event.len as u64,
         };
-        self.recorder.record(Duration::from_micros(event.at_us), "network", None, body);
+        self.recorder().record(Duration::from_micros(event.at_us), "network", None, body);
     }
 
     fn watches_bytes(&self, host: &str) -> bool {
-        self.provider.contains_key(host)
+        self.watches(host)
     }
 
     fn bytes(&self, arrival: &WireEvent, bytes: &[u8]) {
-        if let Some(seen) = self.provider.get(&*arrival.to.host) {
-            self.keep(&mut lock(seen).wire, bytes);
-        }
+        self.arrived(&arrival.to.host, bytes);
     }
-}
-
-/// What a machine of the world reports to.
-struct MachineProbe {
-    name: Arc<str>,
-    clock: Clock,
-    evidence: Arc<Evidence>,
-}
-
-impl Probe for MachineProbe {
-    fn watches_state(&self) -> bool {
-        true
-    }
-
-    fn state(&self, change: StateChange) {
-        let StateChange { concept, subject, state, detail } = change;
-        let body = Body::State { concept: concept.to_owned(), subject, state, detail };
-        self.evidence.recorder.record(self.clock.now(), &self.name, None, body);
-    }
-
-    fn log(&self, level: Level, target: &'static str, fields: Value) {
-        if let Some(seen) = self.evidence.provider.get(&*self.name) {
-            self.evidence.keep(&mut lock(seen).log, format!("{target} {fields}\n").as_bytes());
-        }
-        if level >= Level::Warn {
-            let level = if level == Level::Warn { "warn" } else { "error" };
-            let body = Body::Log { level: level.to_owned(), target: target.to_owned(), fields };
-            self.evidence.recorder.record(self.clock.now(), &self.name, None, body);
-        }
-    }
-}
-
-/// Everything behind these locks stays usable when a task panics.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
