@@ -3,16 +3,18 @@
 use std::process::ExitCode;
 
 use anstream::{print, println};
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser};
+use fusion_mutants::MUTANTS;
 use fusion_mutants::self_test::{Found, Outcome, run};
 use fusion_sim::stopwatch::Stopwatch;
 
-/// Checks faulty deployments: each must be found out by the check, and with the observation, that the
-/// catalogue names for it.
+/// Checks faulty deployments: each must be found out by the check and with the observation, or by the judge
+/// and with the violation, that the catalogue names for it.
 ///
 /// Every deployment runs in a simulated world of its own. First the right one is checked: a check that is
-/// not green there catches nothing. Exit codes: 0 every mutant is caught, 1 one is not, 4 the self-test
-/// itself failed.
+/// not green there, or a scenario that does not hold, catches nothing. Exit codes: 0 every mutant is caught,
+/// 1 one is not, 2 the command line is wrong, 4 the self-test itself failed.
 #[derive(Parser)]
 #[command(name = "cargo xtask conform --self-test", version)]
 struct Line {
@@ -22,13 +24,17 @@ struct Line {
     /// How many worlds at a time [default: one for each core]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
-    /// Only this mutant, against its own check alone; may be given several times
+    /// Only this mutant, against its own check or judge alone; may be given several times
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
 
 fn main() -> ExitCode {
     let line = Line::parse();
+    if let Some(unknown) = line.only.iter().find(|name| !MUTANTS.iter().any(|mutant| mutant.name == **name)) {
+        let what = format!("there is no mutant {unknown:?}; --json lists all that are run\n");
+        Line::command().error(ErrorKind::InvalidValue, what).exit();
+    }
     let jobs = line.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let watch = Stopwatch::start();
     match run(jobs, &line.only, &|found| tell(found, line.json)) {
@@ -49,10 +55,7 @@ fn tell(found: &Found, json: bool) {
         return;
     }
     let verdict = if found.caught { "caught" } else { "MISSED" };
-    println!(
-        "{verdict}  {:<26} {} with {}  ({:.2} s)",
-        found.mutant, found.check, found.observation, found.wall_s
-    );
+    println!("{verdict}  {:<26} {} with {}  ({:.2} s)", found.mutant, found.by, found.with, found.wall_s);
     if let Some(instead) = &found.instead {
         println!("        instead: {instead}");
     }
@@ -60,11 +63,11 @@ fn tell(found: &Found, json: bool) {
 
 fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
     let caught = outcome.mutants.iter().filter(|found| found.caught).count();
-    let wrong = outcome.sound.checks.iter().filter(|check| !check.verdict.is_fine());
-    let wrong: Vec<String> = wrong.map(|check| format!("{} {}", check.id, check.verdict.as_str())).collect();
+    let (wrong, checks) = (outcome.sound.wrong(), outcome.sound.checks());
+    let scenarios = outcome.sound.scenarios.len();
     let all = outcome.mutants.len();
     if json {
-        let line = serde_json::json!({"caught": caught, "mutants": all, "checks": outcome.sound.checks.len(), "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
+        let line = serde_json::json!({"caught": caught, "mutants": all, "checks": checks, "scenarios": scenarios, "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
         println!("{line}");
         return;
     }
@@ -74,9 +77,9 @@ fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
     if !wrong.is_empty() {
         println!("not green on the right deployment: {}", wrong.join(", "));
     }
-    let checks = outcome.sound.checks.len();
     println!(
-        "{caught} of {all} mutants caught; {checks} checks on the right deployment; {:.1} s",
+        "{caught} of {all} mutants caught; {checks} checks and {scenarios} scenarios on the right deployment; \
+         {:.1} s",
         watch.elapsed().as_secs_f64()
     );
 }

@@ -1,15 +1,15 @@
-//! The kill matrix: which check failed on which mutant.
+//! The kill matrix: which check failed, or judge saw a violation, on which mutant.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use crate::self_test::Found;
 
-/// One line for each mutant, one column for each check that failed on any of them. `#` is the check that
-/// had to fail and did, `!` one that had to and did not, `x` one that failed as well.
+/// One line for each mutant, one column for each check or judge that found any of them out. `#` is the one
+/// that had to and did, `!` one that had to and did not, `x` one that did as well.
 #[must_use]
 pub fn kill_matrix(mutants: &[Found]) -> String {
-    let failed = mutants.iter().flat_map(|found| found.also_failed.iter().chain([&found.check]));
+    let failed = mutants.iter().flat_map(|found| found.also.iter().chain([&found.by]));
     let checks: Vec<&String> = failed.collect::<BTreeSet<_>>().into_iter().collect();
     let width = mutants.iter().map(|found| found.mutant.len()).max().unwrap_or(0);
     let mut matrix = String::new();
@@ -36,10 +36,10 @@ fn digit(number: usize, place: usize) -> char {
 }
 
 fn cell(found: &Found, check: &str) -> char {
-    match (found.check == check, found.caught) {
+    match (found.by == check, found.caught) {
         (true, true) => '#',
         (true, false) => '!',
-        (false, _) if found.also_failed.iter().any(|failed| failed == check) => 'x',
+        (false, _) if found.also.iter().any(|failed| failed == check) => 'x',
         (false, _) => '.',
     }
 }
@@ -52,11 +52,11 @@ mod tests {
         Found {
             mutant: mutant.to_owned(),
             requirement: String::new(),
-            check: check.to_owned(),
-            observation: String::new(),
+            by: check.to_owned(),
+            with: String::new(),
             caught,
             instead: None,
-            also_failed: also.iter().map(|&check| check.to_owned()).collect(),
+            also: also.iter().map(|&check| check.to_owned()).collect(),
             wall_s: 0.0,
         }
     }

@@ -64,7 +64,7 @@ pub struct CheckEntry {
 
 /// A faulty deployment, and how it must be found out.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "MutantEntry")]
 pub struct Mutant {
     /// Its name.
     pub name: String,
@@ -72,10 +72,46 @@ pub struct Mutant {
     pub story: String,
     /// The requirement it breaks.
     pub requirement: String,
-    /// The check that must fail.
-    pub check: String,
-    /// The code of the observation with which it must fail; any other failure does not count.
-    pub observation: String,
+    /// Who must find it out, and by what; any other finding does not count.
+    pub proof: Proof,
+}
+
+/// How a faulty deployment must be found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A check must fail.
+    Check {
+        /// The check.
+        check: String,
+        /// The code of the observation with which it must fail.
+        observation: String,
+    },
+    /// A judge must see a violation in a scenario.
+    Judge {
+        /// The judge.
+        judge: String,
+        /// The scenario.
+        scenario: String,
+        /// The kind of violation: the last part of its fingerprint.
+        violation: String,
+        /// How many swarm seeds are tried after the story, from 1 on.
+        seeds: u64,
+    },
+}
+
+/// A mutant as it is written: by a check, or by a judge.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MutantEntry {
+    name: String,
+    story: String,
+    requirement: String,
+    check: Option<String>,
+    observation: Option<String>,
+    judge: Option<String>,
+    scenario: Option<String>,
+    violation: Option<String>,
+    seeds: Option<u64>,
 }
 
 /// The catalogue of this version.
@@ -126,6 +162,57 @@ impl Catalogue {
     pub fn areas(&self) -> Vec<&str> {
         let mut seen = BTreeSet::new();
         self.requirements.iter().map(Requirement::area).filter(|area| seen.insert(*area)).collect()
+    }
+}
+
+impl Proof {
+    /// Who must find it out: the check, or the judge with the scenario.
+    #[must_use]
+    pub fn by(&self) -> String {
+        match self {
+            Self::Check { check, .. } => check.clone(),
+            Self::Judge { judge, scenario, .. } => format!("{judge} in {scenario}"),
+        }
+    }
+
+    /// By what it must be found out: the code of the observation, or the kind of violation.
+    #[must_use]
+    pub fn with(&self) -> &str {
+        match self {
+            Self::Check { observation, .. } => observation,
+            Self::Judge { violation, .. } => violation,
+        }
+    }
+
+    /// The check, where one must find it out.
+    #[must_use]
+    pub fn check(&self) -> Option<&str> {
+        match self {
+            Self::Check { check, .. } => Some(check),
+            Self::Judge { .. } => None,
+        }
+    }
+}
+
+impl TryFrom<MutantEntry> for Mutant {
+    type Error = String;
+
+    fn try_from(entry: MutantEntry) -> Result<Self, Self::Error> {
+        let MutantEntry { name, story, requirement, seeds, .. } = entry;
+        let by_check = entry.check.zip(entry.observation);
+        let by_judge = entry.judge.zip(entry.scenario).zip(entry.violation);
+        let proof = match (by_check, by_judge, seeds) {
+            (Some((check, observation)), None, None) => Proof::Check { check, observation },
+            (None, Some(((judge, scenario), violation)), seeds) => {
+                Proof::Judge { judge, scenario, violation, seeds: seeds.unwrap_or(0) }
+            }
+            _ => {
+                return Err(format!(
+                    "the mutant {name:?} needs check and observation, or judge, scenario and violation"
+                ));
+            }
+        };
+        Ok(Self { name, story, requirement, proof })
     }
 }
 
@@ -207,12 +294,19 @@ mod tests {
     }
 
     #[test]
-    fn a_mutant_names_a_check_and_breaks_a_requirement_that_the_check_covers() {
+    fn a_mutant_breaks_a_requirement_that_its_check_or_judge_covers() {
         let mut seen = BTreeSet::new();
         for mutant in &catalogue().mutants {
             assert!(seen.insert(&mutant.name), "{} is there twice", mutant.name);
-            let check = catalogue().check(&mutant.check).unwrap();
-            assert!(check.requirements.contains(&mutant.requirement), "{}", mutant.name);
+            let covered: Vec<String> = match &mutant.proof {
+                Proof::Check { check, .. } => catalogue().check(check).unwrap().requirements.clone(),
+                Proof::Judge { judge, .. } => {
+                    let judges = fusion_history::judges();
+                    let judge = judges.iter().find(|known| known.name() == judge).unwrap();
+                    judge.requirements().iter().map(|&id| id.to_owned()).collect()
+                }
+            };
+            assert!(covered.contains(&mutant.requirement), "{}", mutant.name);
         }
     }
 }
