@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::executor;
+
 /// A moment of wall time in microseconds since the Unix epoch. For expiry and display, never for order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Timestamp(pub u64);
@@ -21,7 +23,9 @@ pub struct Elapsed;
 #[derive(Clone)]
 pub struct Clock {
     origin: tokio::time::Instant,
-    wall_at_origin_us: u64,
+    /// What [`Clock::now`] read at the origin.
+    elapsed_at_origin: Duration,
+    wall_at_zero_us: u64,
     skew_us: Arc<AtomicI64>,
 }
 
@@ -36,9 +40,21 @@ impl Clock {
 
     /// A clock whose wall time is `wall` now and which follows the runtime's time, paused or not.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self { origin: tokio::time::Instant::now(), wall_at_origin_us: wall.0, skew_us: Arc::default() }
+        Self::joining(wall, Duration::ZERO)
+    }
+
+    /// The clock of a machine that starts when its world, which began at `wall`, has run for `elapsed`,
+    /// where the machine's runtime knows nothing of the time before.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
+    pub fn joining(wall: Timestamp, elapsed: Duration) -> Self {
+        Self {
+            origin: tokio::time::Instant::now(),
+            elapsed_at_origin: elapsed,
+            wall_at_zero_us: wall.0,
+            skew_us: Arc::default(),
+        }
     }
 
     /// The same time line seen by another machine, whose wall clock can be set wrong by itself.
@@ -52,36 +68,32 @@ impl Clock {
         self.skew_us.store(us, Ordering::Relaxed);
     }
 
-    /// Time since this clock was made. Never goes backwards, is not skewed.
+    /// Time since this clock was made, or since its world began. Never goes backwards, is not skewed.
     #[must_use]
     pub fn now(&self) -> Duration {
-        #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
-        let now = tokio::time::Instant::now();
-        now.saturating_duration_since(self.origin)
+        self.elapsed_at_origin + self.since_origin()
     }
 
     /// The same as the standard library's type, for libraries that insist on it.
     pub(crate) fn instant(&self) -> std::time::Instant {
-        (self.origin + self.now()).into_std()
+        (self.origin + self.since_origin()).into_std()
     }
 
     /// Wall time, as wrong as it has been set.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
-        let true_us = self.wall_at_origin_us + self.now().as_micros() as u64;
+        let true_us = self.wall_at_zero_us + self.now().as_micros() as u64;
         Timestamp(true_us.saturating_add_signed(self.skew_us.load(Ordering::Relaxed)))
     }
 
     /// Waits.
     pub async fn sleep(&self, duration: Duration) {
-        #[expect(clippy::disallowed_methods, reason = "the one sleep of the house")]
-        tokio::time::sleep(duration).await;
+        executor::sleep(duration).await;
     }
 
     /// Waits until [`Clock::now`] reads `moment`.
     pub async fn sleep_until(&self, moment: Duration) {
-        #[expect(clippy::disallowed_methods, reason = "the one sleep of the house")]
-        tokio::time::sleep_until(self.origin + moment).await;
+        executor::sleep_until(self.origin + moment.saturating_sub(self.elapsed_at_origin)).await;
     }
 
     /// `future`, given up after `limit`.
@@ -89,8 +101,13 @@ impl Clock {
     /// # Errors
     /// [`Elapsed`] when it had not ended by then; the future is dropped.
     pub async fn timeout<F: Future>(&self, limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-        #[expect(clippy::disallowed_methods, reason = "the one time-out of the house")]
-        tokio::time::timeout(limit, future).await.map_err(|_| Elapsed)
+        executor::timeout(limit, future).await
+    }
+
+    fn since_origin(&self) -> Duration {
+        #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
+        let now = tokio::time::Instant::now();
+        now.saturating_duration_since(self.origin)
     }
 }
 
@@ -107,5 +124,22 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moment = std::time::UNIX_EPOCH + Duration::from_micros(self.0);
         write!(f, "{}", humantime::format_rfc3339_millis(moment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_machine_that_starts_later_reads_the_time_of_its_world() {
+        let clock = Clock::joining(Timestamp(5_000_000), Duration::from_secs(60));
+        assert_eq!((clock.now(), clock.wall()), (Duration::from_secs(60), Timestamp(65_000_000)));
+
+        clock.sleep_until(Duration::from_secs(62)).await;
+        assert_eq!((clock.now(), clock.wall()), (Duration::from_secs(62), Timestamp(67_000_000)));
+
+        clock.sleep_until(Duration::from_secs(1)).await;
+        assert_eq!(clock.now(), Duration::from_secs(62), "a moment that is over is not waited for");
     }
 }
