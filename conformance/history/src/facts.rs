@@ -4,6 +4,7 @@
 //! Not responsible for what must hold ([`mod@crate::judges`]).
 
 mod devices;
+mod faults;
 mod finals;
 mod known;
 
@@ -17,6 +18,7 @@ use crate::history::History;
 use crate::judge::Evidence;
 
 pub use devices::{Device, Devices};
+pub use faults::{Fault, Faults};
 pub use finals::{FinalIndex, FinalRead, Finals};
 pub(crate) use known::pair_of;
 pub use known::{Conversations, Known, Pair, PairCase};
@@ -34,6 +36,7 @@ pub struct Facts<'h> {
     conversations: OnceCell<Conversations<'h>>,
     finals: OnceCell<Finals<'h>>,
     devices: OnceCell<Devices<'h>>,
+    faults: OnceCell<Faults<'h>>,
 }
 
 /// A call, and what came of it.
@@ -92,6 +95,7 @@ impl<'h> Facts<'h> {
             conversations: OnceCell::new(),
             finals: OnceCell::new(),
             devices: OnceCell::new(),
+            faults: OnceCell::new(),
         };
         history.events().iter().enumerate().for_each(|(at, event)| facts.take(at, event));
         facts
@@ -182,6 +186,12 @@ impl<'h> Facts<'h> {
     #[must_use]
     pub fn devices(&self) -> &Devices<'h> {
         self.devices.get_or_init(|| Devices::of(self))
+    }
+
+    /// What went wrong when.
+    #[must_use]
+    pub fn faults(&self) -> &Faults<'h> {
+        self.faults.get_or_init(|| Faults::of(self))
     }
 
     /// The clusters at which each user was served at some time: the world's, and those where they were

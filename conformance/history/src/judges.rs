@@ -22,6 +22,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(rendezvous::OneHome),
         Box::new(rendezvous::IndexBeforeNotification),
         Box::new(rendezvous::FoundBothWays),
+        Box::new(rendezvous::IndexRepair),
         Box::new(conversation::GaplessOrder),
         Box::new(conversation::OnePerPair),
         Box::new(conversation::LowerRankWins),
@@ -55,6 +56,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::sync::LazyLock;
     use std::time::Duration;
+
+    /// Judges of what does not happen in the story below: media, and what only faults bring about.
+    const WITHOUT_A_CASE: &[&str] = &["media-ends-with-the-call", "packets-are-conserved", "index-repair"];
 
     /// Alice and Bob create at once, chat, call each other at once; everything ends as it must.
     fn everything() -> Story {
@@ -98,11 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn every_judge_has_a_name_and_a_requirement_of_its_own() {
+    fn every_judge_has_a_name_of_its_own_and_a_requirement() {
         let names: BTreeSet<&str> = judges().iter().map(|judge| judge.name()).collect();
         let ids: BTreeSet<&str> = judges().iter().flat_map(|judge| judge.requirements()).copied().collect();
-        assert_eq!((names.len(), ids.len()), (17, 17));
-        assert!(judges().iter().all(|judge| !judge.evidence().is_empty()));
+        assert_eq!(names.len(), judges().len());
+        assert!(ids.iter().all(|id| id.split_once('-').is_some()), "{ids:?}");
+        assert!(judges().iter().all(|judge| !judge.evidence().is_empty() && !judge.requirements().is_empty()));
     }
 
     #[test]
@@ -110,10 +115,10 @@ mod tests {
         let story = everything();
         let verdicts = judge_all(story.told());
         for verdict in &verdicts {
-            let is_media = verdict.requirements[0].starts_with("MED");
-            let expected = if is_media { Ruling::Unknown } else { Ruling::Holds };
+            let has_case = !WITHOUT_A_CASE.contains(&verdict.judge.as_str());
+            let expected = if has_case { Ruling::Holds } else { Ruling::Unknown };
             assert_eq!(verdict.ruling, expected, "{verdict:#?}");
-            assert_eq!(verdict.reached > 0, !is_media, "{}", verdict.judge);
+            assert_eq!(verdict.reached > 0, has_case, "{}", verdict.judge);
         }
         assert_eq!(ruling_of(&verdicts), Ruling::Holds);
     }

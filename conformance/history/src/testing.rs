@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::event::{
-    Answer, Body, Call, EventId, Outcome, Phase, Sink, SinkHit, SocketChange, World, WorldCluster, WorldUser,
+    Answer, Body, Call, EventId, FaultPhase, Outcome, Phase, Sink, SinkHit, SocketChange, World,
+    WorldCluster, WorldUser,
 };
 use crate::history::History;
 
@@ -99,6 +100,12 @@ impl Story {
     pub fn state(&mut self, cluster: &str, concept: &str, subject: &str, state: &str) -> EventId {
         let (concept, subject, state) = (concept.to_owned(), subject.to_owned(), state.to_owned());
         self.happens(cluster, None, Body::State { concept, subject, state, detail: Value::Null })
+    }
+
+    /// A fault begins or ends; what it is to do says its family, too.
+    pub fn fails(&mut self, fault: &str, phase: FaultPhase, detail: Value) -> EventId {
+        let family = detail["kind"].as_str().unwrap_or_default().to_owned();
+        self.happens("engine", None, Body::Fault { fault: fault.to_owned(), family, phase, detail })
     }
 
     /// The first device of a user becomes ready.

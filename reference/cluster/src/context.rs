@@ -8,7 +8,7 @@ use fusion_runtime::{Host, http};
 
 use crate::auth::{SigningKey, Verifier, Verify};
 use crate::locks::Locks;
-use crate::{ClusterConfig, auth, locus, mercury, outbox, provisioning, users};
+use crate::{ClusterConfig, auth, index, locus, mercury, outbox, provisioning, users};
 
 /// A running cluster, as its services see it. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct Shared {
     pub(crate) sockets: mercury::Sockets,
     pub(crate) outbox: outbox::Outbox,
     pub(crate) leases: locus::Leases,
+    pub(crate) relays: locus::Relays,
+    pub(crate) repair: index::Repair,
 }
 
 /// Why a cluster did not start.
@@ -72,6 +74,7 @@ impl Cluster {
         let http = http::Client::new(&host);
         let cluster = Self(Arc::new(Shared {
             auth: auth::Memory::new(&host, &http, &config, &signing),
+            repair: index::Repair::new(&host.clock),
             http,
             host,
             config,
@@ -84,12 +87,26 @@ impl Cluster {
             sockets: mercury::Sockets::default(),
             outbox: outbox::Outbox::default(),
             leases: locus::Leases::default(),
+            relays: locus::Relays::default(),
         }));
         users::start(&cluster);
         provisioning::start(&cluster).await?;
         outbox::start(&cluster).await?;
+        index::start(&cluster);
         locus::start(&cluster).await?;
         Ok(cluster)
+    }
+
+    /// Whether it can serve everybody: it has seen the domain map, now or before a restart. Before that
+    /// it can resolve nobody, and its own users only can log in.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.map.is_known()
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&self) {
+        self.map.known().await;
     }
 
     /// Says goodbye to every device's socket, for good: the devices connect to another instance (OPS-004).

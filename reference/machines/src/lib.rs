@@ -8,4 +8,5 @@ pub mod legs;
 pub mod locus;
 pub mod outbox;
 pub mod pair;
+pub mod repair;
 pub mod resolution;

@@ -5,6 +5,7 @@
 //! | `GET https://{c}-conv.{provider}/v1/users/{me}/index?after={cursor}&atLeast={cursor}` | [`IndexPage`]; waits until the index has reached `atLeast` (RDV-002) |
 //! | `PATCH https://{c}-conv.{provider}/v1/users/{me}/index` [`Hide`] | 204 |
 //! | `POST https://{c}-conv.{provider}/v1/index` [`IndexBatch`] | 200 [`BatchAnswer`] (clusters) |
+//! | `POST https://{c}-conv.{provider}/v1/index/digests` [`IndexDigest`] | 200 [`DigestAnswer`] (clusters; RDV-007) |
 
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +146,49 @@ pub struct RowResult {
     /// With `wrong-cluster`: whom to ask.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<ClusterName>,
+}
+
+/// What a home expects in the indexes of another cluster's users, about conversations of its own (RDV-007).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexDigest {
+    /// At most [`crate::limits::BATCH_MAX`].
+    pub rows: Vec<DigestRow>,
+}
+
+/// One user's entry of one conversation, as far as a home expects it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DigestRow {
+    /// Whose index.
+    pub user: Address,
+    /// Who that is, as the home knows; somebody else has no such entry.
+    pub incarnation: Incarnation,
+    /// The conversation; must live in the calling cluster (SEC-005).
+    pub url: Url,
+    /// The version of the membership.
+    pub membership_seq: Count,
+    /// The `seq` of the last activity.
+    pub last_seq: Count,
+}
+
+/// What the receiver of a digest asks for: the home announces it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DigestAnswer {
+    /// The entries that miss something.
+    pub differences: Vec<Difference>,
+}
+
+/// An entry that is not as the home expects it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Difference {
+    /// The place of its row in the digest, from 0.
+    pub row: u32,
+    /// The `seq` of the last activity that the entry knows; absent: there is no entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seq: Option<Count>,
 }
 
 fn yes() -> bool {

@@ -88,6 +88,20 @@ impl Disk {
         self.writer_free_us = 0;
     }
 
+    /// The rows of these tables are gone; says how many. What is on its way to the disk meets that.
+    pub(super) fn lose(&mut self, tables: &[String]) -> u64 {
+        let is_lost = |key: &Key| {
+            let table = key.parts().into_iter().next().unwrap_or_default();
+            tables.iter().any(|lost| lost.as_bytes() == table)
+        };
+        let mut batch = Batch::default();
+        batch.deletes.extend(self.rows.snapshot().into_keys().filter(is_lost));
+        let lost = batch.deletes.len() as u64;
+        // Without preconditions there is no conflict.
+        let _ = self.rows.apply(batch);
+        lost
+    }
+
     /// Queues a commit; says when it will be done.
     fn queue(
         &mut self,

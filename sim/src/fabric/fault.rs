@@ -139,6 +139,13 @@ pub enum Fault {
         /// The machines.
         host: Place,
     },
+    /// Tables of the store are gone, once and for good: a botched restore, a broken page.
+    LoseRows {
+        /// The machines.
+        host: Place,
+        /// The tables: the first parts of the keys of their rows.
+        tables: Vec<String>,
+    },
     /// The wall clock is wrong by `us` microseconds (negative: behind).
     Skew {
         /// The machines.
@@ -214,6 +221,9 @@ pub enum FaultError {
     /// A line that carries nothing is a partition.
     #[error("a bandwidth is at least 1 byte per second; for none, use a partition")]
     NoBandwidth,
+    /// Whoever loses rows loses those of some table.
+    #[error("`lose_rows` needs at least one table")]
+    NoTable,
     /// The name was never in the table.
     #[error("no such name: `{0}`")]
     NoSuchName(String),
@@ -246,6 +256,7 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::SlowDisk { .. } => "slow_disk",
             Self::DiskFull { .. } => "disk_full",
+            Self::LoseRows { .. } => "lose_rows",
             Self::Skew { .. } => "skew",
             Self::DnsMissing { .. } => "dns_missing",
             Self::DnsStale { .. } => "dns_stale",
@@ -255,7 +266,7 @@ impl Fault {
     /// Whether the fault is over as soon as it has happened.
     #[must_use]
     pub fn is_instant(&self) -> bool {
-        matches!(self, Self::ResetConnections { .. } | Self::Restart { .. })
+        matches!(self, Self::ResetConnections { .. } | Self::Restart { .. } | Self::LoseRows { .. })
     }
 
     /// Numbers and sides that no world could honour.
@@ -270,6 +281,7 @@ impl Fault {
                 Err(FaultError::Probability(*probability))
             }
             Self::Bandwidth { bytes_per_s: 0, .. } => Err(FaultError::NoBandwidth),
+            Self::LoseRows { tables, .. } if tables.is_empty() => Err(FaultError::NoTable),
             _ if self.sides().is_some_and(|(from, to)| from.is_empty() || to.is_empty()) => {
                 Err(FaultError::NoPlace(self.family()))
             }
@@ -284,7 +296,7 @@ impl Fault {
     }
 
     /// The two sides of a fault of links.
-    pub(super) fn sides(&self) -> Option<(&[Place], &[Place])> {
+    pub(crate) fn sides(&self) -> Option<(&[Place], &[Place])> {
         match self {
             Self::Partition { a, b } | Self::ResetConnections { a, b } => Some((a, b)),
             Self::PartitionOneWay { from, to }
@@ -299,7 +311,7 @@ impl Fault {
     }
 
     /// The machines of a fault of machines.
-    pub(super) fn host(&self) -> Option<&Place> {
+    pub(crate) fn host(&self) -> Option<&Place> {
         match self {
             Self::Crash { host }
             | Self::PowerOff { host }
@@ -307,6 +319,7 @@ impl Fault {
             | Self::Pause { host }
             | Self::SlowDisk { host, .. }
             | Self::DiskFull { host }
+            | Self::LoseRows { host, .. }
             | Self::Skew { host, .. } => Some(host),
             _ => None,
         }

@@ -112,6 +112,7 @@ impl World {
                 self.bring_up(host).await;
                 1
             }
+            Fault::LoseRows { ref tables, .. } => self.shared.lock().host_mut(host).disk.lose(tables),
             // Whoever reads the clock does not tell the world; a running machine does read it.
             Fault::Skew { us, .. } => {
                 let is_up = self.shared.lock().settle(fault, host) == Life::Up;

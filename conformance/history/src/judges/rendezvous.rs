@@ -1,6 +1,7 @@
 //! Rendezvous: the object is in one place, and everybody finds it (RDV).
 
 mod found;
+mod repair;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::facts::{Asked, Facts, Moment};
 use crate::judge::{Casebook, Evidence, Judge};
 
 pub(super) use found::FoundBothWays;
+pub(super) use repair::IndexRepair;
 
 /// RDV-001: the object is created in the originator's cluster and exists there only.
 ///

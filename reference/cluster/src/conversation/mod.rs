@@ -1,8 +1,9 @@
 //! Conversations: the rendezvous objects of chats (CNV, RDV).
 //!
 //! `http` is what participants and clusters ask; `create` makes conversations, `post` adds activities,
-//! `race` claims and grants pairs, `merge` moves a loser's activities into the winner; `store` keeps the
-//! rows, and `writing` is the one commit that everything ends in.
+//! `race` claims and grants pairs, `merge` moves a loser's activities into the winner, `renew` announces
+//! again what an index has lost; `store` keeps the rows, and `writing` is the one commit that everything
+//! ends in.
 //!
 //! Not here: what is decided (`fusion_machines::{conversation, pair}`), users' pointers (`index`), how
 //! anything reaches another cluster (`outbox`).
@@ -12,6 +13,7 @@ mod http;
 mod merge;
 mod post;
 mod race;
+mod renew;
 mod store;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -29,6 +31,8 @@ use fusion_runtime::store::Batch;
 
 pub(crate) use merge::export;
 pub(crate) use race::claim;
+pub(crate) use renew::announce_again;
+pub(crate) use store::page;
 
 use crate::rows::{self, Committed};
 use crate::{Cluster, index};

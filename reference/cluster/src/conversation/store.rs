@@ -63,6 +63,22 @@ pub(super) async fn existing(
     Ok((row, conversation))
 }
 
+/// The next conversations of this cluster after one, in no order that means anything, at most `limit`.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn page(
+    cluster: &Cluster,
+    after: Option<Uuid>,
+    limit: usize,
+) -> Result<Vec<(Uuid, Conversation)>, Problem> {
+    let all = rows::key("conversation", &[]);
+    let from = after.map_or(all.clone(), |id| rows::key("conversation", &[&id.to_string()]).end());
+    let found = rows::list_range(&*cluster.host.store, &from, &all.end(), limit).await?;
+    let id = |row: &Loaded<Conversation>| std::str::from_utf8(row.key().parts().get(1)?).ok()?.parse().ok();
+    Ok(found.into_iter().filter_map(|row| Some((id(&row)?, row.value?))).collect())
+}
+
 pub(super) fn put_new(batch: &mut Batch, id: Uuid, conversation: &Conversation) {
     // The id is new, so nothing can be there.
     rows::put(batch, rows::key("conversation", &[&id.to_string()]), conversation);

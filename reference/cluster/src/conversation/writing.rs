@@ -37,6 +37,18 @@ impl<'a> Writing<'a> {
         announce: &[Announce],
         activity: Option<&Activity>,
     ) -> Result<(), Problem> {
+        self.announce_all(id, conversation, announce, activity.map(std::slice::from_ref).unwrap_or_default())
+            .await
+    }
+
+    /// As [`Writing::announce`], with several activities, in order.
+    pub(super) async fn announce_all(
+        &mut self,
+        id: Uuid,
+        conversation: &Conversation,
+        announce: &[Announce],
+        activities: &[Activity],
+    ) -> Result<(), Problem> {
         for one in announce {
             let entry = Announcement {
                 conversation: id,
@@ -44,8 +56,8 @@ impl<'a> Writing<'a> {
                 title: conversation.title.clone(),
                 membership: one.membership,
                 membership_seq: conversation.membership_seq,
-                last_seq: activity.map_or(conversation.last_seq, |activity| activity.seq),
-                activities: activity.cloned().into_iter().collect(),
+                last_seq: activities.last().map_or(conversation.last_seq, |activity| activity.seq),
+                activities: activities.to_vec(),
                 superseded_by: match conversation.life.state() {
                     ConversationState::Superseded => conversation.life.winner().map(|won| won.url.clone()),
                     _ => None,

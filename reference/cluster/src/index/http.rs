@@ -9,7 +9,9 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use fusion_machines::index::Shown;
-use fusion_protocol::index::{BatchAnswer, Hide, IndexBatch, IndexPage, IndexWrite, RowResult};
+use fusion_protocol::index::{
+    BatchAnswer, DigestAnswer, Hide, IndexBatch, IndexDigest, IndexPage, IndexWrite, RowResult,
+};
 use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Service, Url, UserRef, limits};
 use fusion_runtime::store::Batch;
 use futures_util::future::join_all;
@@ -17,7 +19,7 @@ use http::StatusCode;
 use serde::Deserialize;
 
 use super::changes::{Changes, hold};
-use super::{locus_url, store, subject};
+use super::{locus_url, repair, store, subject};
 use crate::auth::{ClusterCaller, UserCaller};
 use crate::reply::{Answer, JsonBody, json};
 use crate::rows::{self, Committed};
@@ -34,7 +36,10 @@ struct Asked {
 }
 
 pub(super) fn routes() -> Router<Cluster> {
-    Router::new().route("/v1/users/{user}/index", get(read).patch(hide)).route("/v1/index", post(write))
+    Router::new()
+        .route("/v1/users/{user}/index", get(read).patch(hide))
+        .route("/v1/index", post(write))
+        .route("/v1/index/digests", post(compare))
 }
 
 /// RDV-002: a read with the cursor of an event waits for what the event announced.
@@ -89,6 +94,21 @@ async fn write(State(cluster): State<Cluster>, caller: ClusterCaller<IndexBatch>
     outbox::contact(&cluster, &home);
     let results = apply(&cluster, &home, &body.rows).await;
     Ok(json(StatusCode::OK, &BatchAnswer { results }))
+}
+
+/// RDV-007: what the indexes here miss of what another home expects in them.
+async fn compare(State(cluster): State<Cluster>, caller: ClusterCaller<IndexDigest>) -> Answer<Response> {
+    let ClusterCaller { cluster: home, body } = caller;
+    if body.rows.len() > limits::BATCH_MAX {
+        return Err(Problem::new(Code::Unprocessable).detail("too many rows in one digest").into());
+    }
+    // SEC-005: nobody learns here what is known of somebody else's conversations.
+    if !body.rows.iter().all(|row| is_conversation_of(&cluster, &home, &row.url)) {
+        return Err(Code::NotYourObject.into());
+    }
+    outbox::contact(&cluster, &home);
+    let differences = repair::differences(&cluster, &body.rows).await?;
+    Ok(json(StatusCode::OK, &DigestAnswer { differences }))
 }
 
 /// Writes the rows of `home`, in their order for each user, a commit a user; nobody waits for another

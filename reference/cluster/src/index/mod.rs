@@ -1,6 +1,7 @@
 //! The index: each user's pointers to all conversations, in the user's own cluster (RDV).
 //!
-//! `http` is what users and other clusters ask, `store` keeps entries, cursors and previews, and
+//! `http` is what users and other clusters ask, `store` keeps entries, cursors and previews, `repair` brings
+//! back what an index has lost, and
 //! [`Changes`] is the one way to write: for participants served here and for rows of other clusters
 //! alike. An entry, its cursor and the events that wake the user's devices are one commit (RDV-002).
 //!
@@ -9,6 +10,7 @@
 
 mod changes;
 mod http;
+mod repair;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use fusion_protocol::{Address, Count, Problem, Url};
 
 pub(crate) use changes::{Changes, hold};
 pub(crate) use http::{apply, is_conversation_of, whereabouts};
+pub(crate) use repair::{Repair, reconnected, start};
 pub(crate) use store::erase;
 
 use crate::Cluster;

@@ -36,6 +36,16 @@ pub(super) async fn entry(cluster: &Cluster, user: &Address, url: &Url) -> Resul
     rows::load(&*cluster.host.store, rows::key("index", &[user.as_str(), url.as_str()])).await
 }
 
+/// Several entries as of one moment, in the order in which they are named.
+pub(super) async fn entries(
+    cluster: &Cluster,
+    named: impl Iterator<Item = (&Address, &Url)>,
+) -> Result<Vec<Option<Entry>>, Problem> {
+    let keys = named.map(|(user, url)| rows::key("index", &[user.as_str(), url.as_str()])).collect();
+    let found = rows::load_all(&*cluster.host.store, keys).await?;
+    Ok(found.into_iter().map(|entry| entry.value).collect())
+}
+
 pub(super) async fn cursor(cluster: &Cluster, user: &Address) -> Result<Loaded<CursorRow>, Problem> {
     rows::load(&*cluster.host.store, rows::key("index-cursor", &[user.as_str()])).await
 }

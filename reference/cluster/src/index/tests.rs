@@ -1,5 +1,7 @@
 //! The index as its user and other clusters meet it.
 
+mod repair;
+
 use std::time::Duration;
 
 use fusion_protocol::conversation::Kind;

@@ -215,15 +215,16 @@ pub(crate) fn wake(cluster: &Cluster) {
 
 /// `peer` is there: what waits for it is due at once.
 pub(crate) fn contact(cluster: &Cluster, peer: &ClusterName) {
-    let is_news = {
+    let (was_missed, is_news) = {
         let mut state = cluster.outbox.state();
-        if let Some(look) = state.looked.get_mut(peer) {
-            look.met();
-        }
-        state.machine.contact(peer)
+        let was_missed = state.looked.get_mut(peer).is_some_and(reach::Look::met);
+        (was_missed, state.machine.contact(peer))
     };
     if is_news {
         wake(cluster);
+    }
+    if was_missed || is_news {
+        index::reconnected(cluster, peer);
     }
 }
 

@@ -25,9 +25,9 @@ pub(super) struct Look {
 }
 
 impl Look {
-    /// The cluster has shown itself in another way.
-    pub(super) fn met(&mut self) {
-        self.there = true;
+    /// The cluster has shown itself in another way. Answers whether that is news.
+    pub(super) fn met(&mut self) -> bool {
+        !std::mem::replace(&mut self.there, true)
     }
 }
 
@@ -56,9 +56,10 @@ async fn look_at(cluster: &Cluster, peer: &ClusterName) {
     let Ok(request) = Request::get(url.as_str()).body(Bytes::new()) else { return };
     let answer = cluster.http.with_timeout(WITHIN).send(request).await;
     let there = answer.is_ok_and(|answer| answer.status().is_success());
-    let look = Look { at: cluster.host.clock.now(), there };
-    cluster.outbox.state().looked.insert(peer.clone(), look);
     if there {
+        // While it still counts as away, so that its coming back is noticed.
         contact(cluster, peer);
     }
+    let look = Look { at: cluster.host.clock.now(), there };
+    cluster.outbox.state().looked.insert(peer.clone(), look);
 }

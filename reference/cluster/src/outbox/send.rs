@@ -16,9 +16,8 @@ use http::Method;
 use serde::Serialize;
 use serde_json::json;
 
-use super::reach::Look;
 use super::store::{self, DeadRow, OutboxRow};
-use super::{Effect, wake};
+use super::{Effect, contact, wake};
 use crate::peers::{self, PeerError};
 use crate::{Cluster, conversation, index, locus, rows, users};
 
@@ -134,6 +133,7 @@ async fn settle(cluster: &Cluster, peer: &ClusterName, taken: &[Taken<Arc<Outbox
         let _ = rows::commit(&*cluster.host.store, batch).await;
     }
     let (now, entropy) = (cluster.host.clock.now(), &cluster.host.entropy);
+    let answered = unreachable.is_empty();
     let mut state = cluster.outbox.state();
     for (lane, outcomes, over) in settled {
         if outcomes.contains(&Outcome::Misrouted)
@@ -146,12 +146,12 @@ async fn settle(cluster: &Cluster, peer: &ClusterName, taken: &[Taken<Arc<Outbox
             false => state.machine.settle(lane, &outcomes, now, entropy.u64()),
         }
     }
-    match unreachable.is_empty() {
-        true => {
-            state.looked.get_mut(peer).into_iter().for_each(Look::met);
-            state.machine.contact(peer);
-        }
-        false => state.machine.unreachable(peer, &unreachable, now, entropy.u64()),
+    if !answered {
+        state.machine.unreachable(peer, &unreachable, now, entropy.u64());
+    }
+    drop(state);
+    if answered {
+        contact(cluster, peer);
     }
 }
 

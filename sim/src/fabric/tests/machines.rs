@@ -101,6 +101,22 @@ fn a_full_disk_refuses_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_table_that_is_lost_is_gone_and_no_other() {
+    let pair = Pair::new(1);
+    pair.world.run(async {
+        put(&pair.a, 1).await.unwrap();
+        let table = |key: &Key| String::from_utf8(key.parts().remove(0)).unwrap();
+        let lose = |tables: Vec<String>| Fault::LoseRows { host: "a".parse().unwrap(), tables };
+        let _id = pair.world.inject(&lose(vec!["another".to_owned()])).await.unwrap();
+        assert!(has(&pair.a, 1).await);
+        let _id = pair.world.inject(&lose(vec![table(&key(1))])).await.unwrap();
+        assert!(!has(&pair.a, 1).await);
+        put(&pair.a, 1).await.unwrap();
+    });
+    assert_eq!(pair.world.fault_counts()["lose_rows"], FaultCount { chosen: 2, effective: 1 });
+}
+
+#[test]
 fn what_is_left_of_a_crashed_machine_can_do_nothing() {
     let pair = Pair::new(1);
     pair.world.run(async {
