@@ -12,12 +12,14 @@
 pub mod bus;
 pub mod clock;
 pub mod entropy;
+mod executor;
 pub mod host;
 pub mod http;
 pub mod net;
 pub mod probe;
 pub mod store;
 pub mod tasks;
+#[cfg(not(madsim))]
 pub mod tls;
 pub mod ws;
 

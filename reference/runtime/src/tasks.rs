@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::executor;
+
 /// The tasks of one machine. Clones share one list.
 #[derive(Clone, Default)]
 pub struct Tasks(Arc<Scope>);
 
 /// A started task. Dropping it leaves the task running.
-pub struct Task<T>(tokio::task::JoinHandle<T>);
+pub struct Task<T>(executor::JoinHandle<T>);
 
 #[derive(Default)]
 struct Scope {
@@ -20,7 +22,7 @@ struct Scope {
     panics: AtomicU64,
     closed: AtomicBool,
     paused: AtomicBool,
-    alive: Mutex<BTreeMap<u64, Option<tokio::task::AbortHandle>>>,
+    alive: Mutex<BTreeMap<u64, Option<executor::AbortHandle>>>,
     waiting: Mutex<Vec<Waker>>,
     hesitate: Mutex<Option<Hesitate>>,
 }
@@ -39,8 +41,7 @@ impl Tasks {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let guarded = Guarded { inner: Box::pin(future), scope: self.0.clone(), id, stepped_back: false };
         lock(&self.0.alive).insert(id, None);
-        #[expect(clippy::disallowed_methods, reason = "the one spawn of the house")]
-        let handle = tokio::spawn(guarded);
+        let handle = executor::spawn(guarded);
         if let Some(entry) = lock(&self.0.alive).get_mut(&id) {
             *entry = Some(handle.abort_handle());
         }
@@ -55,7 +56,7 @@ impl Tasks {
     pub fn abort_all(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
         let handles: Vec<_> = lock(&self.0.alive).values().flatten().cloned().collect();
-        handles.iter().for_each(tokio::task::AbortHandle::abort);
+        handles.iter().for_each(executor::AbortHandle::abort);
         self.resume();
     }
 

@@ -3,6 +3,7 @@
 //! A [`Stream`] is already secured: the live network wraps it in TLS and checks the server's name, a
 //! simulated network hands out a plain pipe for the same `https` URL.
 
+#[cfg(not(madsim))]
 pub mod live;
 pub mod resolve;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(not(madsim))]
 pub use live::{LiveConfig, LiveNet};
 pub use resolve::{IpRange, ResolveTable};
 

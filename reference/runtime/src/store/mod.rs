@@ -7,15 +7,20 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(not(madsim))]
 mod embedded;
+#[cfg(not(madsim))]
 mod file;
 mod memory;
+#[cfg(not(madsim))]
 mod sim_disk;
 
 use std::sync::Arc;
 
+#[cfg(not(madsim))]
 pub use embedded::{EmbeddedStore, OpenError};
 pub use memory::MemoryStore;
+#[cfg(not(madsim))]
 pub use sim_disk::{DiskFault, SimDisk};
 
 use async_trait::async_trait;
