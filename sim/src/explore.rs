@@ -55,6 +55,8 @@ pub struct Summary {
     pub faults: BTreeMap<&'static str, FaultCount>,
     /// The requirements that were judged on at least one case.
     pub reached: BTreeSet<String>,
+    /// In how many runs a fault family made a difference while a requirement had a case.
+    pub under_fault: BTreeMap<(String, &'static str), u64>,
     /// Different histories among the runs.
     pub distinct: u64,
 }
@@ -62,11 +64,22 @@ pub struct Summary {
 /// How many failed runs a summary keeps with their histories.
 pub const KEPT_MAX: usize = 10;
 
-/// Makes the runs of `batch`. `progress` is called after each; `stop` ends the batch early.
+/// Makes the runs of `batch` on fabric. `progress` is called after each; `stop` ends the batch early.
 pub fn explore(
     scenario: &Scenario,
     batch: Batch,
     options: &Options,
+    stop: &AtomicBool,
+    progress: &(dyn Fn(&Outcome) + Sync),
+) -> Summary {
+    explore_on(scenario, batch, &|plan| judged(plan, options), stop, progress)
+}
+
+/// Makes the runs of `batch` by `judged`, which plays a plan on some engine and judges it.
+pub fn explore_on(
+    scenario: &Scenario,
+    batch: Batch,
+    judged: &(dyn Fn(&Plan) -> Outcome + Sync),
     stop: &AtomicBool,
     progress: &(dyn Fn(&Outcome) + Sync),
 ) -> Summary {
@@ -83,7 +96,7 @@ pub fn explore(
                         break;
                     }
                     let plan = Plan::new(scenario, &hosts, batch.first + n, batch.mode);
-                    let outcome = judged(&plan, options);
+                    let outcome = judged(&plan);
                     progress(&outcome);
                     tally.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
                 }
@@ -131,9 +144,14 @@ impl Tally {
             tally.chosen += u64::from(count.chosen > 0);
             tally.effective += u64::from(count.effective > 0);
         }
-        for verdict in outcome.verdicts.iter().filter(|verdict| verdict.reached > 0) {
-            summary.reached.extend(verdict.requirements.iter().cloned());
+        let judged = outcome.verdicts.iter().filter(|verdict| verdict.reached > 0);
+        let judged: BTreeSet<&String> = judged.flat_map(|verdict| &verdict.requirements).collect();
+        for (family, _) in outcome.faults.iter().filter(|(_, count)| count.effective > 0) {
+            for id in &judged {
+                *summary.under_fault.entry(((*id).clone(), *family)).or_default() += 1;
+            }
         }
+        summary.reached.extend(judged.into_iter().cloned());
         self.hashes.insert(outcome.seed, outcome.hash.clone());
         match outcome.ruling {
             Ruling::Holds => return,

@@ -58,7 +58,7 @@ impl Library {
         files.iter().map(|file| Scenario::read(file)).collect()
     }
 
-    /// One scenario, by the name of its file or by a path.
+    /// One scenario, by the name of its file, with or without its folder's, or by a path.
     ///
     /// # Errors
     /// When there is none of that name, or there is a mistake in it.
@@ -68,8 +68,8 @@ impl Library {
             return Scenario::read(path);
         }
         let files = self.files()?;
-        let short = name.rsplit('/').next().unwrap_or(name);
-        match files.iter().find(|file| stem(file) == short) {
+        let named = |file: &&PathBuf| file.with_extension("").ends_with(path);
+        match files.iter().find(named) {
             Some(file) => Scenario::read(file),
             None => {
                 let mistake = Mistake::new(&self.folder, format!("there is no scenario \"{name}\""));

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use fusion_sim::library::Library;
 use fusion_sim::scenario::Scenario;
 use proptest::prelude::*;
 
@@ -47,6 +48,15 @@ fn mistake(from: &str, to: &str) -> String {
 fn the_good_one_is_good() {
     let scenario = Scenario::parse(Path::new("two.toml"), GOOD).unwrap();
     assert_eq!((scenario.steps.len(), scenario.faults.len()), (1, 1));
+}
+
+#[test]
+fn a_scenario_is_found_by_its_name_and_its_folders_name_and_no_others() {
+    let library = Library::nearest().unwrap();
+    assert_eq!(library.find("one-to-one-race").unwrap().name, "one-to-one-race");
+    assert_eq!(library.find("conversation/one-to-one-race").unwrap().name, "one-to-one-race");
+    let mistake = library.find("locus/one-to-one-race").unwrap_err().to_string();
+    assert!(mistake.contains("there is no scenario \"locus/one-to-one-race\""), "{mistake}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::cargo;
 
 /// How long a process may take until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(20);
-/// How often the suite is looked after.
+/// How often processes are looked after.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How many looks the suite has to say how it ended: 10 s.
 const LOOKS: u32 = 200;
@@ -50,11 +50,15 @@ pub(crate) fn conform(arguments: &[String]) -> Result<ExitCode> {
 pub(crate) fn up(folder: &Path, port: u16) -> Result<ExitCode> {
     let folder = cargo::workspace().join(folder);
     let stopped = stopped()?;
-    let deployment = Deployment::start(&folder, port)?;
+    let mut deployment = Deployment::start(&folder, port)?;
     println!("target file: {}", deployment.target_file.display());
     println!("check it:    cargo xtask conform --target {}", deployment.target_file.display());
     println!("Ctrl-C stops it; its stores stay in {}.", folder.display());
-    stopped.recv().context("waiting for Ctrl-C")?;
+    while stopped.recv_timeout(LOOK_AGAIN).is_err() {
+        if let Some((name, how)) = deployment.ended()? {
+            bail!("{name} ended by itself ({how}); its log is {}", folder.join(format!("{name}.log")).display());
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,6 +112,16 @@ impl Deployment {
         }
         deployment.wait_until_ready(folder)?;
         Ok(deployment)
+    }
+
+    /// The first process that is there no more, and how it ended.
+    fn ended(&mut self) -> Result<Option<(String, ExitStatus)>> {
+        for (name, child) in &mut self.processes {
+            if let Some(how) = child.try_wait()? {
+                return Ok(Some((name.clone(), how)));
+            }
+        }
+        Ok(None)
     }
 
     fn wait_until_ready(&mut self, folder: &Path) -> Result<()> {

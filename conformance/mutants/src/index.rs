@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
 use axum::extract::Request;
 use fusion_deployment::Hooks;
 use fusion_protocol::Url;
 use fusion_protocol::conversation::{PeerClaim, PeerGrant};
 use fusion_protocol::index::{BatchAnswer, IndexBatch, RowResult};
 use fusion_runtime::Host;
+use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
 use http::Method;
 use serde_json::Value;
 
@@ -40,6 +42,10 @@ pub(crate) const PREVIEW_BACKWARDS: Mutant = Mutant {
 
 /// RDV-001: other clusters stand in for a conversation's home with copies of it.
 pub(crate) const SECOND_HOME: Mutant = Mutant { name: "copy-in-another-cluster", hooks: second_home };
+
+/// RDV-007: a home that looks for what it should tell others finds nothing.
+pub(crate) const NEVER_DIGESTED: Mutant =
+    Mutant { name: "digest-never-sent", hooks: || wrap::stores(|store| Arc::new(NoConversations(store))) };
 
 fn is_index(method: &Method, path: &str) -> bool {
     method == Method::GET && path.contains("/v1/users/") && path.ends_with("/index")
@@ -85,6 +91,27 @@ fn second_home() -> Hooks {
             })
         },
     )
+}
+
+/// A store in which conversations are found by their names only, never by looking through.
+struct NoConversations(Arc<dyn Store>);
+
+#[async_trait]
+impl Store for NoConversations {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        self.0.get(keys).await
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        match wrap::is_of(from, &["conversation"]) {
+            true => Ok(Vec::new()),
+            false => self.0.scan(from, until, limit).await,
+        }
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        self.0.commit(batch).await
+    }
 }
 
 async fn not_written(_: Host, request: Request) -> Verdict {

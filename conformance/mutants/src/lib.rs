@@ -7,6 +7,7 @@
 //! **Invariant:** no product binary depends on this crate.
 
 mod conversation;
+pub mod fault_table;
 mod index;
 mod locus;
 mod mapping;
@@ -20,6 +21,7 @@ pub mod requirements;
 mod security;
 pub mod self_test;
 mod tokens;
+pub mod twins;
 mod wrap;
 
 use fusion_deployment::Hooks;
@@ -73,6 +75,7 @@ pub const MUTANTS: &[Mutant] = &[
     index::INDEX_BEHIND,
     index::NOT_WRITTEN,
     index::PREVIEW_BACKWARDS,
+    index::NEVER_DIGESTED,
     conversation::REORDERED,
     conversation::DOUBLED,
     conversation::SECOND_ONE_TO_ONE,

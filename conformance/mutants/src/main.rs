@@ -66,20 +66,26 @@ fn conclude(outcome: &Outcome, watch: Stopwatch, json: bool) {
     let (wrong, checks) = (outcome.sound.wrong(), outcome.sound.checks());
     let scenarios = outcome.sound.scenarios.len();
     let all = outcome.mutants.len();
+    let (twins, apart) = (outcome.twins.len(), outcome.twins.iter().filter(|twin| twin.told_apart).count());
     if json {
-        let line = serde_json::json!({"caught": caught, "mutants": all, "checks": checks, "scenarios": scenarios, "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
-        println!("{line}");
+        let line = serde_json::json!({"caught": caught, "mutants": all, "twins": twins, "twins_told_apart": apart, "checks": checks, "scenarios": scenarios, "not_green_without": wrong, "wall_s": watch.elapsed().as_secs_f64()});
+        let twins = outcome.twins.iter().map(|twin| serde_json::to_string(twin).unwrap_or_default());
+        twins.chain([line.to_string()]).for_each(|line| println!("{line}"));
         return;
     }
     if outcome.mutants.len() > 1 {
         print!("\n{}\n", fusion_mutants::matrix::kill_matrix(&outcome.mutants));
     }
+    for twin in outcome.twins.iter().filter(|twin| !twin.told_apart) {
+        let instead = twin.instead.as_deref().unwrap_or_default();
+        println!("refused for another reason, and {} concludes all the same: {instead}", twin.check);
+    }
     if !wrong.is_empty() {
         println!("not green on the right deployment: {}", wrong.join(", "));
     }
     println!(
-        "{caught} of {all} mutants caught; {checks} checks and {scenarios} scenarios on the right deployment; \
-         {:.1} s",
+        "{caught} of {all} mutants caught; {apart} of {twins} refusals for another reason told apart; \
+         {checks} checks and {scenarios} scenarios on the right deployment; {:.1} s",
         watch.elapsed().as_secs_f64()
     );
 }

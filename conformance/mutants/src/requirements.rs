@@ -33,11 +33,31 @@ pub struct Row {
     pub scenarios: Vec<String>,
     /// The mutants of it that were caught.
     pub mutants: Vec<String>,
+    /// What each fault family did in the runs in which a judge had a case of it.
+    pub faults: BTreeMap<&'static str, Cell>,
     /// What was concluded; `None`: nothing has looked at it.
     pub verdict: Option<Verdict>,
     /// Why nothing looks at it, where the catalogue says so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A rule under a family of faults, over all runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "saw")]
+pub enum Cell {
+    /// The family made a difference in runs in which the rule was judged.
+    Judged {
+        /// In so many.
+        runs: u64,
+    },
+    /// The family was drawn in the rule's scenarios, and never made a difference where the rule was judged.
+    NoEffect {
+        /// In so many runs.
+        drawn: u64,
+    },
+    /// No scenario in which the rule is judged draws the family.
+    NotDrawn,
 }
 
 /// What there is to play.
@@ -59,6 +79,16 @@ struct Seen {
     scenarios: BTreeMap<String, BTreeSet<String>>,
     mutants: BTreeMap<String, BTreeSet<String>>,
     verdicts: BTreeMap<String, Vec<Verdict>>,
+    /// Every family that was drawn at all.
+    families: BTreeSet<&'static str>,
+    /// In how many runs of a scenario of the rule each family was drawn, and made a difference to it.
+    under_fault: BTreeMap<(String, &'static str), Tally>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    drawn: u64,
+    judged: u64,
 }
 
 /// Plays, checks and judges everything, and maps it. `progress` is told what has been done.
@@ -95,6 +125,14 @@ impl Seen {
             self.verdicts.entry(id.clone()).or_default().push(Verdict::Pass);
             for judge in known.iter().filter(|judge| judge.requirements().contains(&id.as_str())) {
                 self.judges.entry(id.clone()).or_default().insert(judge.name().to_owned());
+            }
+        }
+        self.families.extend(summary.faults.keys());
+        for id in &summary.reached {
+            for (family, count) in &summary.faults {
+                let tally = self.under_fault.entry((id.clone(), family)).or_default();
+                tally.drawn += count.chosen;
+                tally.judged += summary.under_fault.get(&(id.clone(), *family)).copied().unwrap_or_default();
             }
         }
         for verdict in summary.failed.iter().flat_map(|outcome| &outcome.verdicts) {
@@ -134,8 +172,22 @@ impl Seen {
             checks: of(&self.checks),
             scenarios: of(&self.scenarios),
             mutants: of(&self.mutants),
+            faults: self.cells(&requirement.id),
             verdict: Verdict::heaviest(verdicts),
             reason: requirement.unchecked.clone(),
         }
+    }
+
+    /// Empty for a rule that no judge had a case of.
+    fn cells(&self, id: &str) -> BTreeMap<&'static str, Cell> {
+        let judged = self.judges.contains_key(id);
+        let families = self.families.iter().filter(|_| judged);
+        families
+            .map(|family| match self.under_fault.get(&(id.to_owned(), *family)) {
+                None | Some(Tally { drawn: 0, .. }) => (*family, Cell::NotDrawn),
+                Some(Tally { drawn, judged: 0 }) => (*family, Cell::NoEffect { drawn: *drawn }),
+                Some(Tally { judged, .. }) => (*family, Cell::Judged { runs: *judged }),
+            })
+            .collect()
     }
 }

@@ -21,6 +21,7 @@ use fusion_sim::scenario::Scenario;
 use fusion_sim::stopwatch::Stopwatch;
 use serde::Serialize;
 
+use crate::twins::{self, Twin};
 use crate::{MUTANTS, Mutant};
 
 /// The seed of every world of the self-test.
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub sound: Sound,
     /// Each mutant, in the catalogue's order.
     pub mutants: Vec<Found>,
+    /// The twin of each check that tries what must be refused; none where mutants were chosen by name.
+    pub twins: Vec<Twin>,
 }
 
 /// What the right deployment shows where mutants are looked for: without it nothing is caught.
@@ -88,14 +91,18 @@ pub fn run(jobs: usize, only: &[String], progress: &(dyn Fn(&Found) + Sync)) -> 
         progress(&found);
         Ok(found)
     })?;
-    Ok(Outcome { sound, mutants })
+    let negative = sound.report.as_ref().filter(|_| only.is_empty()).map(twins::negative).unwrap_or_default();
+    let twins = inspect(jobs, &negative, |(negative, reasons)| twins::test(&negative.id, reasons, check))?;
+    Ok(Outcome { twins, mutants, sound })
 }
 
 impl Outcome {
     /// Whether the right deployment has no failure and every mutant was caught.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.sound.wrong().is_empty() && self.mutants.iter().all(|found| found.caught)
+        self.sound.wrong().is_empty()
+            && self.mutants.iter().all(|found| found.caught)
+            && self.twins.iter().all(|twin| twin.told_apart)
     }
 }
 
@@ -332,7 +339,7 @@ fn fails_with(check: &CheckReport, observation: &str) -> bool {
     check.verdict == Verdict::Fail && check.observations.iter().any(failed)
 }
 
-fn seen(check: Option<&CheckReport>) -> String {
+pub(crate) fn seen(check: Option<&CheckReport>) -> String {
     let Some(check) = check else { return "the check was not made".to_owned() };
     let codes: Vec<&str> = check.observations.iter().map(|seen| seen.code.as_str()).collect();
     format!("{} {}", check.verdict.as_str(), codes.join(", "))
@@ -386,13 +393,14 @@ mod tests {
             judge: "convergence".to_owned(),
             scenario: "one-to-one-race".to_owned(),
             violation: violation.to_owned(),
-            seeds: 1,
+            seeds: 10,
         };
         let (name, story) = ("planted".to_owned(), "What the loser held is dropped.".to_owned());
         let entry = catalogue::Mutant { name, story, requirement: "CNV-004".to_owned(), proof };
         let entries = [(&*Box::leak(Box::new(entry)), Mutant { name: "planted", hooks })];
         let stories = Stories::of(&entries).unwrap();
-        let scenarios = BTreeMap::from([("one-to-one-race".to_owned(), stories.holds("one-to-one-race", 1))]);
+        let scenarios =
+            BTreeMap::from([("one-to-one-race".to_owned(), stories.holds("one-to-one-race", 10))]);
         let sound = Sound { scenarios, ..Sound::default() };
         test(entries[0].0, &entries[0].1, false, &sound, &stories)
     }

@@ -258,6 +258,15 @@ pub(crate) fn refusal(code: Code) -> Response {
     (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
 }
 
+/// A refusal with a code that this version does not know.
+pub(crate) fn refusal_as(status: StatusCode, code: &str) -> Response {
+    let mut problem = serde_json::json!(Problem::new(Code::Unknown));
+    problem["code"] = code.into();
+    problem["status"] = status.as_u16().into();
+    let bytes = serde_json::to_vec(&problem).unwrap_or_default();
+    (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
+}
+
 /// The code of a refusal, and the answer as it was.
 pub(crate) async fn code_of(response: Response) -> (Option<Code>, Response) {
     if response.status().is_success() {

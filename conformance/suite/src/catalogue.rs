@@ -263,6 +263,17 @@ mod tests {
     }
 
     #[test]
+    fn the_written_requirements_have_the_same_ids_and_levels() {
+        let written = include_str!("../../../docs/spec.md");
+        let rules = written.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("** ("));
+        let rules: Vec<(&str, &str)> =
+            rules.map(|(id, rest)| (id, rest.split(')').next().unwrap_or_default())).collect();
+        let known = catalogue().requirements.iter().map(|it| (it.id.clone(), it.level.to_string()));
+        let known: Vec<(String, String)> = known.collect();
+        assert_eq!(rules, known.iter().map(|(id, level)| (&**id, &**level)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_title_is_one_sentence() {
         let catalogue = catalogue();
         let titles = catalogue.requirements.iter().map(|it| &it.title);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use fusion_protocol::Code;
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,9 @@ pub enum Verdict {
     Fail,
 }
 
+/// The observation of a negative check that met a refusal which proves nothing.
+pub const ANOTHER_REASON: &str = "refused-for-another-reason";
+
 /// One thing that a check saw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +101,9 @@ pub struct Observation {
     pub text: String,
     /// When, in microseconds since the run began.
     pub at_us: u64,
+    /// Something that must be refused was, for this reason: what makes its check a negative one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_with: Option<Code>,
 }
 
 impl Check {
@@ -234,8 +241,13 @@ mod tests {
     use crate::testing;
 
     fn seen(verdicts: &[Verdict]) -> Verdict {
-        let observation =
-            |&verdict| Observation { code: "x".to_owned(), verdict, text: String::new(), at_us: 0 };
+        let observation = |&verdict| Observation {
+            code: "x".to_owned(),
+            verdict,
+            text: String::new(),
+            at_us: 0,
+            refused_with: None,
+        };
         Verdict::of(&verdicts.iter().map(observation).collect::<Vec<_>>())
     }
 

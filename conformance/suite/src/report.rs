@@ -262,6 +262,7 @@ pub(crate) mod tests {
                     verdict,
                     text: "what was seen <&>".to_owned(),
                     at_us: 1_500,
+                    refused_with: None,
                 }],
                 took_us: 12_345,
                 exchanges: if fine { Vec::new() } else { vec![exchange()] },

@@ -318,7 +318,7 @@ fn interrupted(check: &Check) -> CheckReport {
 }
 
 fn observation(code: &str, verdict: Verdict, text: String, at: Duration) -> Observation {
-    Observation { code: code.to_owned(), verdict, text, at_us: at.as_micros() as u64 }
+    Observation { code: code.to_owned(), verdict, text, at_us: at.as_micros() as u64, refused_with: None }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fusion_protocol::{Address, ClusterName, Code};
 use fusion_runtime::Host;
 
-use crate::check::{Check, Observation, Stop, Verdict};
+use crate::check::{ANOTHER_REASON, Check, Observation, Stop, Verdict};
 use crate::crew::Crew;
 use crate::device::{Ask, Device, Failure, lock};
 use crate::transcript::Transcript;
@@ -187,8 +187,12 @@ impl Stage {
 
     /// Notes down one thing.
     pub(crate) fn saw(&self, code: &str, verdict: Verdict, text: impl Into<String>) {
+        self.note(code, verdict, text.into(), None);
+    }
+
+    fn note(&self, code: &str, verdict: Verdict, text: String, refused_with: Option<Code>) {
         let at_us = self.host().clock.now().as_micros() as u64;
-        lock(&self.seen).push(Observation { code: code.to_owned(), verdict, text: text.into(), at_us });
+        lock(&self.seen).push(Observation { code: code.to_owned(), verdict, text, at_us, refused_with });
     }
 
     /// Tries what must be refused with one of `codes`. Accepted, the check fails with `code`; refused for
@@ -223,13 +227,14 @@ impl Stage {
             }
             Err(Failure::Refused(refused)) => match refused.code {
                 Some(found) if codes.contains(&found) => {
-                    self.saw(code, Verdict::Pass, format!("{what}: refused with {}", found.as_str()));
+                    let text = format!("{what}: refused with {}", found.as_str());
+                    self.note(code, Verdict::Pass, text, Some(found));
                     Ok(())
                 }
                 _ => {
                     let wanted: Vec<&str> = codes.iter().map(|code| code.as_str()).collect();
                     let text = format!("{what}: {refused}, which is not {}", wanted.join(" or "));
-                    Err(self.inconclusive("refused-for-another-reason", text))
+                    Err(self.inconclusive(ANOTHER_REASON, text))
                 }
             },
             Err(failure) => Err(self.inconclusive("no-answer", format!("{what}: {failure}"))),

@@ -3,10 +3,11 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use anstream::{eprintln, println};
+use anstream::{eprintln, print, println};
 use anyhow::Result;
 use clap::Parser;
 use fusion_conformance::check::Verdict;
+use fusion_mutants::fault_table::fault_table;
 use fusion_mutants::requirements::{Effort, Row, requirements};
 use fusion_sim::library::Library;
 
@@ -27,6 +28,9 @@ struct Line {
     /// Without the mutants, which take the most time
     #[arg(long)]
     no_mutants: bool,
+    /// Also the table of rules under families of faults
+    #[arg(long)]
+    faults: bool,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
         Ok(rows) => {
             rows.iter().for_each(|row| show(row, line.json));
             if !line.json {
+                if line.faults {
+                    print!("\n{}\n", fault_table(&rows));
+                }
                 conclude(&rows);
             }
             let fails = rows.iter().any(|row| row.verdict == Some(Verdict::Fail));

@@ -49,17 +49,17 @@ impl Device {
         Ok(read)
     }
 
-    /// What changed in a locus since `rev` (LOC-008). In the history only when something did.
+    /// What changed in a locus since `rev` (LOC-008).
     ///
     /// # Errors
     /// As [`Device::read_locus`].
     pub async fn read_locus_since(&self, locus: &Url, rev: Count) -> Result<LocusDelta, Failure> {
         let mut url = locus.clone();
         url.query_pairs_mut().append_pair("since", &rev.to_string());
-        let invoked = self.begin(Call::ReadLocus { locus: locus.clone() });
+        let invoked = self.begin(Call::ReadLocusSince { locus: locus.clone(), since: rev });
         let tried = self.call(invoked, Ask::new(Method::GET, url)).await.json::<LocusDelta>();
         self.inner.scribe.end(invoked, tried, |delta| match delta {
-            LocusDelta::Unchanged { .. } => Answer::Nothing {},
+            LocusDelta::Unchanged { rev } => Answer::LocusUnchanged { rev: *rev },
             LocusDelta::Whole(locus) => Answer::Locus { locus: locus.clone() },
         })
     }

@@ -30,6 +30,8 @@ const BACKOFF: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How long [`Device::connect`] waits for the socket to be ready.
 const CONNECT_MAX: Duration = Duration::from_secs(30);
+/// Longer than anybody waits for anything.
+pub(crate) const EVER: Duration = Duration::from_secs(24 * 3_600);
 /// How long a socket may take from its opening to `ready`.
 const READY_MAX: Duration = Duration::from_secs(10);
 
@@ -187,6 +189,16 @@ impl Device {
     #[must_use]
     pub fn resyncs(&self) -> u64 {
         lock(&self.inner.mercury.state).resyncs
+    }
+
+    /// Waits until the device has been told to re-sync more often than `before`; answers how often.
+    pub(crate) async fn resynced(&self, before: u64) -> u64 {
+        let more = |state: &mut State| (state.resyncs > before).then_some(state.resyncs);
+        loop {
+            if let Some(resyncs) = self.wait(EVER, more).await {
+                return resyncs;
+            }
+        }
     }
 
     /// The first event that `wanted` takes, whether it is here already or comes within `limit`.

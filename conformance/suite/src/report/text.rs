@@ -58,7 +58,12 @@ pub fn write_end(report: &Report, to: &mut impl Write) -> io::Result<()> {
         report.counts().into_iter().rev().map(|(verdict, count)| format!("{count} {verdict}")).collect();
     let style = if report.exit_code() == 0 { style(Verdict::Pass) } else { style(Verdict::Fail) };
     writeln!(to)?;
-    writeln!(to, "{style}{}{style:#}  {bold}{}{bold:#}", report.conclusion.as_str(), report.target)?;
+    let all = catalogue().checks.len();
+    let part = match report.checks.len() {
+        some if some < all => format!(", as far as {some} of {all} checks can tell"),
+        _ => String::new(),
+    };
+    writeln!(to, "{style}{}{style:#}{part}  {bold}{}{bold:#}", report.conclusion.as_str(), report.target)?;
     writeln!(
         to,
         "{} in {:.1} s; {} of {} requirements looked at",
