@@ -17,7 +17,7 @@ use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
 use crate::history::History;
 use crate::judge::Evidence;
 
-pub use devices::{Device, Devices};
+pub use devices::{Device, Devices, Told};
 pub use faults::{Fault, Faults};
 pub use finals::{FinalIndex, FinalRead, Finals};
 pub(crate) use known::pair_of;

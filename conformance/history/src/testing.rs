@@ -102,10 +102,10 @@ impl Story {
         self.happens(cluster, None, Body::State { concept, subject, state, detail: Value::Null })
     }
 
-    /// A fault begins or ends; what it is to do says its family, too.
-    pub fn fails(&mut self, fault: &str, phase: FaultPhase, detail: Value) -> EventId {
-        let family = detail["kind"].as_str().unwrap_or_default().to_owned();
-        self.happens("engine", None, Body::Fault { fault: fault.to_owned(), family, phase, detail })
+    /// A fault begins or ends.
+    pub fn fault(&mut self, fault: &str, family: &str, phase: FaultPhase, detail: Value) -> EventId {
+        let (fault, family) = (fault.to_owned(), family.to_owned());
+        self.happens("engine", None, Body::Fault { fault, family, phase, detail })
     }
 
     /// The first device of a user becomes ready.
@@ -423,6 +423,7 @@ fn world() -> World {
         org: org.to_owned(),
         data_center: format!("{name}-dc"),
         hosts: vec![name.to_owned(), format!("{name}-relay")],
+        overflow: vec![],
     };
     let domain = |name: &str, org: &str| (name.parse().expect("a made-up domain"), org.to_owned());
     let person = |name: &&str| WorldUser { user: user(name), cluster: home_of(name) };

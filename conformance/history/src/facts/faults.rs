@@ -1,4 +1,4 @@
-//! What went wrong when, and whom that could concern.
+//! What was wrong, where and when: what is late because of a fault accuses nobody.
 
 use std::collections::BTreeMap;
 
@@ -8,111 +8,170 @@ use serde_json::Value;
 use super::Facts;
 use crate::event::{Body, EventId, FaultPhase, World};
 
-/// Every fault of a run, in the order in which they began.
+/// Families that stop a whole machine.
+const STOPS: [&str; 3] = ["crash", "pause", "power_off"];
+/// The members of a fault that name places.
+const SIDES: [&str; 5] = ["host", "a", "b", "from", "to"];
+
+/// Every fault of a run.
 #[derive(Debug, Default)]
 pub struct Faults<'h> {
-    all: Vec<Fault<'h>>,
-    places: BTreeMap<&'h str, Machine<'h>>,
+    world: Option<&'h World>,
+    spans: Vec<Fault<'h>>,
 }
 
-/// A fault, from its beginning to its end.
-#[derive(Clone, Copy, Debug)]
+/// One fault, from its beginning to its end.
+#[derive(Debug)]
 pub struct Fault<'h> {
     /// Its family, for example `partition`.
     pub family: &'h str,
-    /// When it began.
+    /// Its beginning.
     pub began: EventId,
-    /// The same in microseconds since the run began.
-    pub from_us: u64,
-    /// When it ended; `None`: not within the history.
+    /// Its end; `None`: not within the history.
     pub ended: Option<EventId>,
-    /// The same in microseconds since the run began.
+    /// When it began, in microseconds since the run began.
+    pub from_us: u64,
+    /// When it ended.
     pub until_us: u64,
+    /// The places of each side that it has; none: it could be anywhere.
+    sides: Vec<Vec<&'h str>>,
     detail: &'h Value,
 }
 
-/// Which groups a machine is in, for places that name a group.
-#[derive(Clone, Copy, Debug)]
-struct Machine<'h> {
-    cluster: &'h ClusterName,
-    data_center: &'h str,
-}
-
 impl<'h> Faults<'h> {
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Fault<'h>> {
-        self.all.iter()
+    /// Whether something that these hosts do with each other, or each by itself, could have been hindered
+    /// between `from_us` and `until_us`.
+    #[must_use]
+    pub fn hinder(&self, hosts: &[&str], from_us: u64, until_us: u64) -> bool {
+        self.between(from_us, until_us).any(|span| self.touches(span, hosts))
     }
 
-    /// Whether nothing was wrong from `from_us` until `until_us` with any of these machines, nor between
-    /// two of them.
+    /// Whether a fault that names `host` lasted all the time from `from_us` to `until_us`.
+    #[must_use]
+    pub fn stall(&self, host: &str, from_us: u64, until_us: u64) -> bool {
+        self.throughout(from_us, until_us)
+            .any(|span| span.sides.iter().any(|side| side.iter().any(|place| *place == host)))
+    }
+
+    /// Whether all the time from `from_us` to `until_us` nothing could pass between the two hosts: cut off
+    /// from each other, or `other` not running.
+    #[must_use]
+    pub fn part(&self, host: &str, other: &str, from_us: u64, until_us: u64) -> bool {
+        self.throughout(from_us, until_us).any(|span| {
+            let [one, two] = span.sides.as_slice() else {
+                return STOPS.contains(&span.family) && self.touches(span, &[other]);
+            };
+            let is_in = |side: &[&str], host: &str| side.iter().any(|place| self.covers(place, host));
+            let across = is_in(one, host) && is_in(two, other) || is_in(one, other) && is_in(two, host);
+            span.family == "partition" && across
+        })
+    }
+
+    /// When the last fault that touched these hosts had ended, as known at `at_us`; `None`: one lasts
+    /// still. 0: none ever did.
+    #[must_use]
+    pub fn calm_since(&self, hosts: &[&str], at_us: u64) -> Option<u64> {
+        let touching = self.spans.iter().filter(|span| span.from_us <= at_us && self.touches(span, hosts));
+        let last = touching.map(|span| span.until_us).max().unwrap_or(0);
+        (last <= at_us).then_some(last)
+    }
+
+    /// All of them, in the order in which they ended.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault<'h>> {
+        self.spans.iter()
+    }
+
+    /// Whether nothing was wrong from `from_us` until `until_us` with any of these machines, nor on a line
+    /// between two of them.
     #[must_use]
     pub fn spare(&self, machines: &[&str], from_us: u64, until_us: u64) -> bool {
-        let during = |fault: &&Fault<'h>| fault.from_us <= until_us && from_us <= fault.until_us;
-        !self.all.iter().filter(during).any(|fault| self.concerns(fault, machines))
+        !self.between(from_us, until_us).any(|fault| self.concerns(fault, machines))
     }
 
-    /// Whether a fault is about one of these machines, or about a line between two of them. A fault that
-    /// names no place could be anywhere.
+    /// Whether a fault is about one of these machines, or about a line between two of them: nobody is ever
+    /// cut off from himself. A fault that names no place could be anywhere.
     #[must_use]
     pub fn concerns(&self, fault: &Fault<'h>, machines: &[&str]) -> bool {
-        if let Some(host) = fault.detail.get("host") {
-            return machines.iter().any(|machine| self.is_at(machine, host));
+        let at = |side: &[&str], machine: &str| side.iter().any(|place| self.covers(place, machine));
+        match fault.sides.as_slice() {
+            [host] => machines.iter().any(|machine| at(host, machine)),
+            [from, to] => machines
+                .iter()
+                .any(|one| at(from, one) && machines.iter().any(|other| one != other && at(to, other))),
+            _ => true,
         }
-        let side = |one: &str, other: &str| fault.detail.get(one).or_else(|| fault.detail.get(other));
-        let (Some(from), Some(to)) = (side("a", "from"), side("b", "to")) else { return true };
-        let ends = |at: &Value| -> Vec<usize> {
-            (0..machines.len()).filter(|n| self.is_at(machines[*n], at)).collect()
-        };
-        // Nobody is ever cut off from himself.
-        let (from, to) = (ends(from), ends(to));
-        from.iter().any(|one| to.iter().any(|other| one != other))
     }
 
     /// Whether a fault strikes this machine itself: a crash, a slow disk.
     #[must_use]
     pub fn strikes(&self, fault: &Fault<'h>, machine: &str) -> bool {
-        fault.detail.get("host").is_some_and(|host| self.is_at(machine, host))
+        matches!(fault.sides.as_slice(), [host] if host.iter().any(|place| self.covers(place, machine)))
+    }
+
+    /// Whether a fault of this family was there at all.
+    #[must_use]
+    pub fn had(&self, family: &str) -> bool {
+        self.spans.iter().any(|span| span.family == family)
+    }
+
+    /// The hosts of a cluster.
+    #[must_use]
+    pub fn hosts_of(&self, cluster: &ClusterName) -> Vec<&'h str> {
+        let clusters = self.world.map(|world| world.clusters.as_slice()).unwrap_or_default();
+        let found = clusters.iter().find(|known| known.name == *cluster);
+        found.into_iter().flat_map(|cluster| cluster.hosts.iter().map(String::as_str)).collect()
     }
 
     pub(super) fn of(facts: &Facts<'h>) -> Self {
-        let mut open: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        let mut all: Vec<Fault<'h>> = Vec::new();
+        let mut open: BTreeMap<&str, Fault<'h>> = BTreeMap::new();
+        let mut spans = Vec::new();
         for event in facts.seen() {
             let Body::Fault { fault, family, phase, detail } = &event.body else { continue };
             match phase {
                 FaultPhase::Began => {
-                    open.entry(fault).or_default().push(all.len());
+                    let sides = SIDES.iter().filter_map(|side| detail.get(side)).map(places).collect();
                     let (began, from_us) = (event.id, event.at_us);
-                    all.push(Fault { family, began, from_us, ended: None, until_us: u64::MAX, detail });
+                    let (ended, until_us) = (None, u64::MAX);
+                    open.insert(fault, Fault { family, began, ended, from_us, until_us, sides, detail });
                 }
                 FaultPhase::Ended => {
-                    if let Some(at) = open.get_mut(fault.as_str()).and_then(Vec::pop) {
-                        (all[at].ended, all[at].until_us) = (Some(event.id), event.at_us);
-                    }
+                    let (ended, until_us) = (Some(event.id), event.at_us);
+                    let over = open.remove(fault.as_str());
+                    spans.extend(over.map(|span| Fault { ended, until_us, ..span }));
                 }
             }
         }
-        Self { all, places: facts.world().map(places).unwrap_or_default() }
+        spans.extend(open.into_values());
+        Self { world: facts.world(), spans }
     }
 
-    fn is_at(&self, machine: &str, place: &Value) -> bool {
-        match place {
-            Value::Array(places) => places.iter().any(|place| self.is_at(machine, place)),
-            Value::String(place) => self.is_in(machine, place),
-            _ => true,
-        }
+    fn between(&self, from_us: u64, until_us: u64) -> impl Iterator<Item = &Fault<'h>> {
+        self.spans.iter().filter(move |span| span.from_us <= until_us && span.until_us >= from_us)
     }
 
-    fn is_in(&self, machine: &str, place: &str) -> bool {
-        let known = self.places.get(machine);
-        match place.split_once(':') {
-            None => place == "*" || place == machine,
-            Some(("group", name)) => known.is_some_and(|known| known.cluster.as_str() == name),
-            // Where a device stands nobody wrote down.
-            Some(("datacenter", name)) => known.is_none_or(|known| known.data_center == name),
-            Some(_) => true,
+    fn throughout(&self, from_us: u64, until_us: u64) -> impl Iterator<Item = &Fault<'h>> {
+        self.spans.iter().filter(move |span| span.from_us <= from_us && span.until_us >= until_us)
+    }
+
+    /// Whether each side that the fault names has one of `hosts`.
+    fn touches(&self, span: &Fault<'h>, hosts: &[&str]) -> bool {
+        let names =
+            |side: &Vec<&str>| side.iter().any(|place| hosts.iter().any(|host| self.covers(place, host)));
+        span.sides.iter().all(names)
+    }
+
+    fn covers(&self, place: &str, host: &str) -> bool {
+        let mut clusters = self.world.map(|world| world.clusters.as_slice()).unwrap_or_default().iter();
+        if let Some(center) = place.strip_prefix("datacenter:") {
+            return center.strip_prefix("at ") == Some(host)
+                || clusters
+                    .any(|known| known.data_center == center && known.hosts.iter().any(|it| it == host));
         }
+        if let Some(group) = place.strip_prefix("group:") {
+            return clusters
+                .any(|known| known.name.as_str() == group && known.hosts.iter().any(|it| it == host));
+        }
+        place == "*" || place == host
     }
 }
 
@@ -128,20 +187,13 @@ impl Fault<'_> {
     pub fn member(&self, name: &str) -> Option<&Value> {
         self.detail.get(name)
     }
-
-    /// Whether it lasted all the time from `from` until `until`, and `us` before.
-    #[must_use]
-    pub fn spans(&self, from: EventId, until: EventId) -> bool {
-        self.began < from && self.ended.is_none_or(|ended| until < ended)
-    }
 }
 
-fn places(world: &World) -> BTreeMap<&str, Machine<'_>> {
-    let machines = world.clusters.iter().flat_map(|cluster| {
-        let machine = Machine { cluster: &cluster.name, data_center: &cluster.data_center };
-        cluster.hosts.iter().map(move |host| (host.as_str(), machine))
-    });
-    machines.collect()
+fn places(side: &Value) -> Vec<&str> {
+    match side {
+        Value::Array(places) => places.iter().map(|place| place.as_str().unwrap_or("*")).collect(),
+        place => vec![place.as_str().unwrap_or("*")],
+    }
 }
 
 #[cfg(test)]
@@ -149,43 +201,57 @@ mod tests {
     use super::*;
     use crate::testing::Story;
     use serde_json::json;
+    use std::time::Duration;
 
-    fn faulty(detail: Value) -> Story {
+    /// A fault that lasts from 10 s to 20 s, about.
+    fn story(family: &str, detail: Value) -> Story {
         let mut story = Story::new();
-        story.fails("f", FaultPhase::Began, detail.clone());
-        story.fails("f", FaultPhase::Ended, detail);
+        story.wait(Duration::from_secs(10)).fault("f", family, FaultPhase::Began, detail.clone());
+        story.wait(Duration::from_secs(10)).fault("f", family, FaultPhase::Ended, detail);
         story
     }
 
-    fn concerns(detail: Value, machines: &[&str]) -> bool {
-        let story = faulty(detail);
+    const SECOND: u64 = 1_000_000;
+
+    #[test]
+    fn a_partition_hinders_those_on_both_sides_of_it() {
+        let story = story("partition", json!({ "a": ["group:a"], "b": ["b", "datacenter:c-dc"] }));
         let facts = Facts::of(story.told());
         let faults = facts.faults();
-        faults.iter().any(|fault| faults.concerns(fault, machines))
+        assert!(faults.hinder(&["a", "c"], 15 * SECOND, 16 * SECOND));
+        assert!(!faults.hinder(&["a", "a-relay"], 15 * SECOND, 16 * SECOND));
+        assert!(!faults.hinder(&["a", "c"], 0, 5 * SECOND));
+        assert!(faults.part("a", "b", 12 * SECOND, 18 * SECOND));
+        assert!(!faults.part("b", "c", 12 * SECOND, 18 * SECOND));
+        assert!(!faults.part("a", "b", 12 * SECOND, 30 * SECOND), "not all the time");
     }
 
     #[test]
-    fn a_fault_concerns_whoever_it_names_and_lines_between_them() {
-        let crash = || json!({ "kind": "crash", "host": "a" });
-        assert!(concerns(crash(), &["a", "b"]) && !concerns(crash(), &["b", "c"]));
-        let cut = || json!({ "kind": "partition", "a": ["a"], "b": ["group:c"] });
-        assert!(concerns(cut(), &["a", "c"]) && !concerns(cut(), &["a", "b"]));
-        let loss = || json!({ "kind": "loss", "from": ["a", "c"], "to": ["a", "c"], "probability": 0.5 });
-        assert!(concerns(loss(), &["a", "c"]) && !concerns(loss(), &["a", "b"]));
-        let anywhere = || json!({ "kind": "latency", "from": ["*"], "to": ["*"] });
-        assert!(concerns(anywhere(), &["a", "b"]) && !concerns(anywhere(), &["a"]));
-        let west = || json!({ "kind": "pause", "host": "datacenter:b-dc" });
-        assert!(concerns(west(), &["b"]) && !concerns(west(), &["a"]));
-    }
-
-    #[test]
-    fn a_fault_lasts_from_its_beginning_to_its_end() {
-        let story = faulty(json!({ "kind": "crash", "host": "a" }));
+    fn a_machine_that_is_down_is_parted_from_everybody() {
+        let story = story("crash", json!({ "host": "b" }));
         let facts = Facts::of(story.told());
-        let fault = facts.faults().iter().next().copied().expect("a fault");
-        assert!(fault.takes_down() && fault.ended.is_some() && fault.until_us > fault.from_us);
-        assert!(!facts.faults().spare(&["a"], fault.until_us, u64::MAX));
-        assert!(facts.faults().spare(&["a"], fault.until_us + 1, u64::MAX));
-        assert!(facts.faults().strikes(&fault, "a") && !facts.faults().strikes(&fault, "b"));
+        assert!(facts.faults().part("a", "b", 12 * SECOND, 18 * SECOND));
+        assert!(!facts.faults().part("b", "a", 12 * SECOND, 18 * SECOND));
+        assert!(facts.faults().stall("b", 12 * SECOND, 18 * SECOND));
+        assert_eq!(facts.faults().calm_since(&["b"], 15 * SECOND), None);
+        assert_eq!(facts.faults().calm_since(&["a"], 15 * SECOND), Some(0));
+        assert!(facts.faults().calm_since(&["b"], 25 * SECOND).is_some_and(|since| since > 20 * SECOND));
+    }
+
+    #[test]
+    fn a_line_is_between_two_machines() {
+        let detail = json!({ "from": ["a", "c"], "to": ["a", "c"], "probability": 0.5 });
+        let story = story("loss", detail);
+        let facts = Facts::of(story.told());
+        let spare = |machines: &[&str]| facts.faults().spare(machines, 15 * SECOND, 16 * SECOND);
+        assert!(!spare(&["a", "c"]) && spare(&["a", "b"]) && spare(&["a"]));
+    }
+
+    #[test]
+    fn a_fault_without_a_place_could_be_anywhere() {
+        let story = story("dns_missing", json!({ "name": "a-conv.provider.example" }));
+        let facts = Facts::of(story.told());
+        assert!(facts.faults().hinder(&["alice1"], 15 * SECOND, 16 * SECOND));
+        assert!(facts.faults().had("dns_missing") && !facts.faults().had("crash"));
     }
 }

@@ -295,6 +295,7 @@ mod tests {
             sent: 5,
             received: received.iter().map(source).collect(),
             last_received_us: received.iter().map(|(_, last_us)| *last_us).max(),
+            silences: vec![],
         }
     }
 
@@ -302,7 +303,7 @@ mod tests {
     fn only_faults_at_the_home_or_its_relays_excuse_it() {
         let hosts = vec!["a".to_owned(), "a-relay1".to_owned()];
         let (name, org, data_center) = ("a".parse().unwrap(), "acme".to_owned(), "a".to_owned());
-        let cluster = WorldCluster { name, org, data_center, hosts };
+        let cluster = WorldCluster { name, org, data_center, hosts, overflow: vec![] };
         let touched = |detail: Value| touches(&detail, &cluster);
         assert!(touched(serde_json::json!({"kind": "pause", "host": "a-relay1"})));
         assert!(touched(serde_json::json!({"kind": "partition", "a": ["a"], "b": ["*"]})));

@@ -21,8 +21,9 @@ const TABLE: &str = "index";
 /// A home that has something to tell this long before a cluster comes back has tried in vain by then:
 /// longer than a call between clusters may take.
 const NOTICED_US: u64 = 6_000_000;
-/// A fault that is over for so long leaves no back-off behind, in which a home would not try.
-const CALM_US: u64 = 60_000_000;
+/// For so long after its creation a conversation's home knows where its members are without asking: else
+/// it would miss the user map of a cluster, and not notice that it misses more.
+const RESOLVED_US: u64 = 240_000_000;
 
 impl Judge for IndexRepair {
     fn name(&self) -> &'static str {
@@ -134,24 +135,20 @@ fn had_before(
 fn met_again(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, loss: &Fault<'_>) -> Option<EventId> {
     let faults = facts.faults();
     let over = |fault: &&Fault<'_>| fault.ended.is_some_and(|ended| loss.began < ended);
-    let mut later = faults.iter().filter(over);
-    later.find_map(|fault| {
-        let ended = fault.ended?;
+    let meets = |fault: &&Fault<'_>| {
         if fault.takes_down() && faults.strikes(fault, home.as_str()) {
-            return Some(ended);
+            return true;
         }
-        let ends = [home.as_str(), at.as_str()];
-        let parts = fault.takes_down() && faults.strikes(fault, at.as_str())
-            || fault.family == "partition" && faults.concerns(fault, &ends);
-        let others = |other: &&Fault<'_>| {
-            let same = other.began == fault.began || other.family == loss.family;
-            let meanwhile =
-                other.from_us <= fault.until_us && fault.from_us <= other.until_us.saturating_add(CALM_US);
-            !same && meanwhile && faults.concerns(other, &ends)
+        let away = fault.takes_down() && faults.strikes(fault, at.as_str());
+        let parted = fault.family == "partition" && faults.concerns(fault, &[home.as_str(), at.as_str()]);
+        // A home that stood still has not noticed.
+        let still = |other: &Fault<'_>| {
+            let meanwhile = other.from_us <= fault.until_us && fault.from_us <= other.until_us;
+            meanwhile && other.family == "pause" && faults.strikes(other, home.as_str())
         };
-        (parts && !faults.iter().any(|other| others(&other)) && had_news(facts, home, at, fault))
-            .then_some(ended)
-    })
+        (away || parted) && !faults.iter().any(still) && had_news(facts, home, at, fault)
+    };
+    faults.iter().filter(over).find(meets).and_then(|fault| fault.ended)
 }
 
 /// Whether a home had something for a cluster while that was away, and long enough to notice.
@@ -166,10 +163,12 @@ fn had_news(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, away: &Faul
         };
         let during = asked.at_us >= away.from_us
             && asked.back.is_some_and(|back| back.at_us.saturating_add(NOTICED_US) <= away.until_us);
-        let members = facts.conversations().at(conversation).map(|known| &known.members);
+        let Some(known) = facts.conversations().at(conversation) else { return false };
+        let made = known.created.and_then(|at| facts.calls().get(at)).map_or(0, |creation| creation.at_us);
         during
             && facts.cluster_of(conversation).as_ref() == Some(home)
-            && members.is_some_and(|members| members.iter().any(|user| is_there(&user)))
+            && known.members.iter().any(|user| is_there(&user))
+            && away.until_us <= made.saturating_add(RESOLVED_US)
     })
 }
 
@@ -205,11 +204,16 @@ mod tests {
     use std::time::Duration;
 
     fn lose(story: &mut Story, phase: FaultPhase) {
-        story.fails("lost", phase, json!({ "kind": "lose_rows", "host": "b", "tables": ["index"] }));
+        story.fault(
+            "lost",
+            "lose_rows",
+            phase,
+            json!({ "kind": "lose_rows", "host": "b", "tables": ["index"] }),
+        );
     }
 
     fn crash(story: &mut Story, host: &str, phase: FaultPhase) {
-        story.fails("crash", phase, json!({ "kind": "crash", "host": host }));
+        story.fault("crash", "crash", phase, json!({ "kind": "crash", "host": host }));
     }
 
     /// Alice and Bob have a quiet chat and a busy group, and Bob's index is lost.
