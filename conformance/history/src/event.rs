@@ -172,6 +172,9 @@ pub struct WorldCluster {
     pub data_center: String,
     /// Its hosts as events name them (cluster and relays).
     pub hosts: Vec<String>,
+    /// Clusters of other orgs whose relays it may use while none of its own org's is there (MED-003).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overflow: Vec<ClusterName>,
 }
 
 /// A user of the run.
@@ -217,6 +220,8 @@ pub enum Call {
     ReadIndex { after: Count },
     /// A locus is read.
     ReadLocus { locus: Url },
+    /// What is new in a locus since a revision (LOC-008).
+    ReadLocusSince { locus: Url, since: Count },
     /// A locus is joined.
     Join { locus: Url, expect: Count, device: String },
     /// The own state in a locus is set.
@@ -291,6 +296,8 @@ pub enum Answer {
     Index { entries: Vec<IndexEntry>, cursor: Count },
     /// A locus.
     Locus { locus: Box<Locus> },
+    /// Nothing is new in a locus, whose revision this is.
+    LocusUnchanged { rev: Count },
     /// A locus was joined.
     Joined { locus: Box<Locus>, leg: Option<Uuid> },
     /// The active loci.
@@ -383,6 +390,20 @@ pub struct Media {
     pub received: Vec<MediaSource>,
     /// When the last packet came from any source, in microseconds since the run began.
     pub last_received_us: Option<u64>,
+    /// The times without any packet between two that came, half a second and longer, the first few of
+    /// them (MED-004).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub silences: Vec<Silence>,
+}
+
+/// A time without any packet, in microseconds since the run began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Silence {
+    /// When the packet before it came.
+    pub from_us: u64,
+    /// When the packet after it came.
+    pub until_us: u64,
 }
 
 /// Media from one source.
@@ -455,6 +476,7 @@ mod tests {
             sent: 1,
             received: vec![MediaSource { ssrc: 2, packets: 1, out_of_order: 0, duplicates: 0, last_us: 5 }],
             last_received_us: Some(5),
+            silences: vec![Silence { from_us: 1, until_us: 5 }],
         };
         story.happens("alice1", None, Body::Media(media));
         story.happens("a-relay", None, Body::Leg(LegCounters { open: true, ..LegCounters::default() }));

@@ -254,6 +254,7 @@ fn world(target: &Target, engine: &str) -> World {
         },
         data_center: cluster.name.to_string(),
         hosts: vec![cluster.name.to_string()],
+        overflow: vec![],
     });
     let claimed = target.orgs.iter().filter(|(_, org)| org.role == OrgRole::Private);
     let domains =

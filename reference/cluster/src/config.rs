@@ -35,6 +35,30 @@ pub struct ClusterConfig {
     pub template: UrlTemplate,
     /// Who may vouch for its users and admins.
     pub identity_providers: Vec<IdentityProvider>,
-    /// The control interfaces of its relays, preferred first.
+    /// The control interfaces of its relays; of equally near ones the first is taken.
     pub relays: Vec<Url>,
+    /// Relays of other clusters that it may use besides (MED-003); none is the policy to use none.
+    pub borrowed_relays: Vec<BorrowedRelay>,
+}
+
+/// A relay of another cluster that lends it: its configuration lists this cluster as a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BorrowedRelay {
+    /// Its control interface.
+    pub url: Url,
+    /// Whose it is.
+    pub cluster: ClusterName,
+    /// In which case it is used.
+    pub lender: Lender,
+}
+
+/// Who lends a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lender {
+    /// Another cluster of the own org: as good as an own relay, if it is near.
+    Org,
+    /// Another org: for overflow, while no relay of the own org can be reached, and never for a call
+    /// among the org's own users (MED-002).
+    Other,
 }

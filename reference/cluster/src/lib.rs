@@ -25,5 +25,5 @@ mod rows;
 mod testing;
 mod users;
 
-pub use config::{ClusterConfig, IdentityProvider, OrgRole};
+pub use config::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole};
 pub use context::{Cluster, StartError};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fusion_protocol::auth::{self as wire, CLUSTER_TOKEN_SECONDS, ClusterClaims, TYP_CLUSTER};
 use fusion_protocol::{Code, Problem, Url, limits, problem};
+use fusion_runtime::http::ClientError;
 use http::{HeaderValue, Method, Request, Response, header};
 use serde::Serialize;
 
@@ -57,20 +58,39 @@ pub async fn call_within(
     url: &Url,
     body: Bytes,
 ) -> Result<Bytes, PeerError> {
+    let clock = &cluster.host.clock;
+    let until = clock.now() + limit;
+    let request = signed(cluster, &method, url, &body)?;
+    // The client's errors are told apart by whether trying again is harmless; here it always is.
+    let answer = match cluster.http.with_timeout(limit).send(request).await {
+        // A connection that was kept while the peer was started anew breaks under the first call.
+        Err(ClientError::Interrupted(_)) => {
+            let again = signed(cluster, &method, url, &body)?;
+            cluster.http.with_timeout(until.saturating_sub(clock.now())).send_anew(again).await
+        }
+        answer => answer,
+    };
+    read(answer.map_err(|_| PeerError::Unreachable)?)
+}
+
+/// A request with a token of its own: one that may have arrived is not shown twice (SEC-004).
+pub(crate) fn signed(
+    cluster: &Cluster,
+    method: &Method,
+    url: &Url,
+    body: &Bytes,
+) -> Result<Request<Bytes>, PeerError> {
     if body.len() > limits::BODY_MAX {
         return Err(refused(Code::TooLarge));
     }
-    let token = sign(cluster, &method, url, &body)?;
-    let request = Request::builder()
+    let token = sign(cluster, method, url, body)?;
+    Request::builder()
         .method(method)
         .uri(url.as_str())
         .header(header::AUTHORIZATION, format!("Bearer {token}"))
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-        .body(body)
-        .map_err(|_| refused(Code::UntrustedUrl))?;
-    // The client's errors are told apart by whether trying again is harmless; here it always is.
-    let answer = cluster.http.with_timeout(limit).send(request).await.map_err(|_| PeerError::Unreachable)?;
-    read(answer)
+        .body(body.clone())
+        .map_err(|_| refused(Code::UntrustedUrl))
 }
 
 /// The token of one call by this cluster (SEC-004).
@@ -89,9 +109,13 @@ pub(crate) fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -
     Ok(cluster.signing.sign(TYP_CLUSTER, &claims))
 }
 
-/// Who is called: the cluster that the URL names, one of the own relays, or the provider's map.
+/// Who is called: a relay's cluster, the cluster that the URL names, or the provider's map.
 fn audience(cluster: &Cluster, url: &Url) -> Option<String> {
     let template = &cluster.config.template;
+    let borrowed = cluster.config.borrowed_relays.iter().find(|relay| relay.url.origin() == url.origin());
+    if let Some(relay) = borrowed {
+        return Some(wire::issuer(template, &relay.cluster));
+    }
     if let Ok(located) = template.locate(url) {
         return Some(wire::issuer(template, &located.cluster));
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::MatchedPath;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use fusion_protocol::{Code, Service};
@@ -14,7 +14,7 @@ use http::{HeaderValue, header};
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use crate::reply::Refusal;
+use crate::reply::{Answer, Refusal};
 use crate::{Cluster, auth, conversation, index, locus, mercury, provisioning, users};
 
 /// Everything that a cluster serves, behind one listener.
@@ -61,8 +61,16 @@ fn routes_of(service: Service, cluster: &Cluster) -> Option<Router> {
         Service::Users => users::routes(),
         Service::Media | Service::Relay => return None,
     };
-    let routes = routes.route("/v1/health", axum::routing::get(|| async { "ok" }));
+    let routes = routes.route("/v1/health", axum::routing::get(health));
     Some(with_manners(routes.with_state(cluster.clone()), &cluster.host, service.as_str()))
+}
+
+/// Whether the cluster can serve (OPS-006).
+async fn health(State(cluster): State<Cluster>) -> Answer {
+    if !cluster.is_ready() {
+        return Err(Code::ResolutionIncomplete.into());
+    }
+    Ok("ok".into_response())
 }
 
 fn service_of(request: &Request, place: impl Fn(Service) -> (String, String)) -> Option<(Service, String)> {

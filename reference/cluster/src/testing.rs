@@ -275,6 +275,7 @@ impl World {
                 public_key: identity_provider_key().public_key(),
             }],
             relays: self.relays.clone(),
+            borrowed_relays: vec![],
         }
     }
 }

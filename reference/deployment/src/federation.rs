@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use fusion_cluster::{ClusterConfig, IdentityProvider};
+use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender};
 use fusion_protocol::map::Claim;
 use fusion_protocol::{ClusterName, Domain, Service, Url, UrlTemplate};
 use fusion_provider::{OrgAccount, ProviderConfig};
@@ -15,7 +15,7 @@ use fusion_relay::RelayConfig;
 use fusion_runtime::Entropy;
 
 use crate::target::hex;
-use crate::topology::{OrgRole, OrgSpec, Topology, TopologyError};
+use crate::topology::{ClusterSpec, OrgRole, OrgSpec, Topology, TopologyError};
 
 /// The names of the provider's own hosts, below its domain.
 pub const PROVIDER_HOSTS: [&str; 2] = ["clustermap", "portal"];
@@ -144,6 +144,7 @@ impl Federation {
         Some(RelayConfig {
             name: host.name.clone(),
             cluster: cluster.clone(),
+            guests: self.guests_of(cluster),
             template: self.template.clone(),
             control: self.listen(host),
             udp: self.listen(host),
@@ -175,8 +176,38 @@ impl Federation {
             role: org.role,
             template: self.template.clone(),
             identity_providers: vec![keys.identity_provider()],
-            relays: (1..=spec.relays).map(|number| relay_url(&self.template, cluster, number)).collect(),
+            relays: self.relays_of(spec).collect(),
+            borrowed_relays: self.borrowed_by(org, spec),
         })
+    }
+
+    fn relays_of(&self, spec: &ClusterSpec) -> impl Iterator<Item = Url> {
+        (1..=spec.relays).map(|number| relay_url(&self.template, &spec.name, number))
+    }
+
+    /// The relays of the org's other clusters, and of those that the cluster's policy names.
+    fn borrowed_by(&self, org: &OrgSpec, borrower: &ClusterSpec) -> Vec<BorrowedRelay> {
+        let siblings = org.clusters.iter().filter(|spec| spec.name != borrower.name);
+        let others = self.topology.clusters().map(|(_, spec)| spec);
+        let others = others.filter(|spec| borrower.overflow.contains(&spec.name));
+        let lenders =
+            siblings.map(|spec| (spec, Lender::Org)).chain(others.map(|spec| (spec, Lender::Other)));
+        lenders
+            .flat_map(|(spec, lender)| {
+                let cluster = &spec.name;
+                self.relays_of(spec).map(move |url| BorrowedRelay { url, cluster: cluster.clone(), lender })
+            })
+            .collect()
+    }
+
+    /// The clusters that borrow the relays of `lender`.
+    fn guests_of(&self, lender: &ClusterName) -> Vec<ClusterName> {
+        let own = self.topology.org_of(lender).map(|org| &org.name);
+        let borrows = |org: &OrgSpec, spec: &ClusterSpec| {
+            spec.name != *lender && (Some(&org.name) == own || spec.overflow.contains(lender))
+        };
+        let borrowers = self.topology.clusters().filter(|(org, spec)| borrows(org, spec));
+        borrowers.map(|(_, spec)| spec.name.clone()).collect()
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Hooks {
     pub wrap_net: Option<Arc<WrapNet>>,
     /// Judges the tokens of clusters instead of the right judge.
     pub verifier: Option<Arc<dyn Verify>>,
+    /// Tells a cluster something else about itself.
+    pub configure: Option<Arc<Configure>>,
 }
 
 /// Makes another router of a role's router. The host is the one the role runs on.
@@ -33,6 +35,9 @@ pub type WrapRouter = dyn Fn(&Role, &Host, Router) -> Router + Send + Sync;
 pub type WrapStore = dyn Fn(&Role, Arc<dyn Store>) -> Arc<dyn Store> + Send + Sync;
 /// Makes another network of a role's network.
 pub type WrapNet = dyn Fn(&Role, Arc<dyn Net>) -> Arc<dyn Net> + Send + Sync;
+
+/// Makes another configuration of a cluster's configuration.
+pub type Configure = dyn Fn(ClusterConfig) -> ClusterConfig + Send + Sync;
 
 /// A started host. Dropping it leaves everything running.
 pub struct Running {
@@ -117,6 +122,10 @@ pub async fn start_cluster(
     let role = Role::Cluster(config.name.clone());
     let host = hooks.host(&role, host);
     let verifier = hooks.verifier.clone().unwrap_or_else(|| Arc::new(Verifier));
+    let config = match &hooks.configure {
+        Some(configure) => configure(config),
+        None => config,
+    };
     let cluster = Cluster::start_with(host.clone(), config, verifier).await?;
     let router = fusion_cluster::router::router(&cluster);
     let serving = hooks.serve(&role, &host, at, router).await?;
@@ -164,6 +173,13 @@ impl Running {
             Service::Provider(provider) => provider.drain_polls(),
             Service::Cluster(cluster) => cluster.drain_sockets(),
             Service::Relay(_) => {}
+        }
+    }
+
+    /// Waits until it can serve everybody: a cluster knows nobody before it has seen the domain map.
+    pub async fn ready(&self) {
+        if let Service::Cluster(cluster) = &self.service {
+            cluster.ready().await;
         }
     }
 

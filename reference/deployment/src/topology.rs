@@ -10,6 +10,7 @@
 //! name = "a"
 //! data_center = "frankfurt"              # the default: the cluster's name
 //! relays = 1                             # the default
+//! overflow = ["b"]                       # other orgs' clusters that lend it their relays; none by default
 //!
 //! [[orgs]]
 //! name = "public"
@@ -88,6 +89,10 @@ pub struct ClusterSpec {
     /// How many relays it has, at most [`RELAYS_MAX`].
     #[serde(default = "one_relay")]
     pub relays: u8,
+    /// MED-003, policy: clusters of other orgs whose relays may carry its calls while no relay of its own
+    /// org can be reached. Those of its org's other clusters always may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overflow: Vec<ClusterName>,
 }
 
 /// A user who is to be provisioned.
@@ -180,6 +185,17 @@ impl Topology {
                 return Err(TopologyError::new(name, what));
             }
         }
+        for (org, cluster) in self.clusters() {
+            for lender in &cluster.overflow {
+                if self.org_of(lender).is_none_or(|of| of.name == org.name) {
+                    let what = format!(
+                        "cluster {lender:?} is of no other org: it lends no relays to {:?}",
+                        cluster.name
+                    );
+                    return Err(TopologyError::new(lender.as_str(), what));
+                }
+            }
+        }
         if names.len() > CLUSTERS_MAX {
             return Err(TopologyError::new("orgs", format!("there are at most {CLUSTERS_MAX} clusters")));
         }
@@ -264,7 +280,12 @@ mod tests {
     use super::*;
 
     fn acme_and_consumer() -> Topology {
-        let cluster = |name: &str| ClusterSpec { name: name.parse().unwrap(), data_center: None, relays: 1 };
+        let cluster = |name: &str| ClusterSpec {
+            name: name.parse().unwrap(),
+            data_center: None,
+            relays: 1,
+            overflow: vec![],
+        };
         let user = |address: &str, cluster: &str| UserSpec {
             address: address.parse().unwrap(),
             cluster: cluster.parse().unwrap(),
@@ -326,6 +347,17 @@ mod tests {
     fn a_claimed_domain_may_still_have_consumer_users() {
         let mut topology = acme_and_consumer();
         topology.users[1].address = "eve@acme.example".parse().unwrap();
+        topology.validate().unwrap();
+    }
+
+    #[test]
+    fn relays_are_lent_by_clusters_of_other_orgs() {
+        let own = refusal(|topology| topology.orgs[0].clusters[0].overflow.push("a".parse().unwrap()));
+        assert!(own.contains("is of no other org"), "{own}");
+        let nobody = refusal(|topology| topology.orgs[0].clusters[0].overflow.push("z".parse().unwrap()));
+        assert!(nobody.contains("is of no other org"), "{nobody}");
+        let mut topology = acme_and_consumer();
+        topology.orgs[0].clusters[0].overflow.push("c".parse().unwrap());
         topology.validate().unwrap();
     }
 

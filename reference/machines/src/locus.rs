@@ -122,7 +122,7 @@ pub enum Event {
         instance: Count,
         /// The relay that failed.
         from: Url,
-        /// The one that takes over.
+        /// The one that takes over: the same one, when it has been started anew.
         to: Url,
     },
 }
@@ -474,13 +474,17 @@ impl Locus {
 
     fn change_relay(&mut self, instance: Count, from: &Url, to: Url) -> Vec<Effect> {
         let meant = self.is_active() && self.instance == instance && self.relay() == Some(from);
-        if !meant || *from == to {
+        if !meant {
             return Vec::new();
         }
         let mut step = Step::default();
         self.relays.retain(|relay| *relay != to);
         self.relays.push(to);
-        self.tell_joined(&mut step);
+        for (user, party) in &self.parties {
+            if party.state == ParticipantState::Joined {
+                step.tell(user, Some(EventType::LocusRelayChanged));
+            }
+        }
         self.enter(self.state, &mut step);
         step.into_effects()
     }

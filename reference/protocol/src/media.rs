@@ -6,6 +6,7 @@
 //! | `DELETE https://{c}-relay.{provider}/v1/legs/{id}` | 204 |
 //! | `DELETE https://{c}-relay.{provider}/v1/instances/{locus uuid}/{instance}` | 204 |
 //! | `GET https://{c}-relay.{provider}/v1/counters` | [`Counters`] |
+//! | `GET https://{c}-relay.{provider}/v1/life` | [`Life`]: whether it is there, and still the same (MED-004) |
 //!
 //! A device binds its UDP address with a STUN binding request (RFC 8489) whose USERNAME is the leg's
 //! token, and is answered with its XOR-MAPPED-ADDRESS; then it sends RTP or RTCP (RFC 3550).
@@ -29,6 +30,14 @@ pub struct OpenLeg {
     pub locus: Uuid,
     /// The call.
     pub instance: Count,
+}
+
+/// A relay lives. It keeps nothing on disk: in another life it has none of the legs of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Life {
+    /// New with every start.
+    pub life: Uuid,
 }
 
 /// Where one device of one call sends its media.

@@ -84,6 +84,11 @@ pub enum EventType {
     /// A call rings no more here: another device of the user answered (LOC-006). `data`: `{instance, rev}`.
     #[serde(rename = "locus.answeredElsewhere")]
     LocusAnsweredElsewhere,
+    /// The media of a call that the user is in go over another relay from now on, or over the same one
+    /// started anew: its devices join again, which rings nobody and gives each its leg (MED-004).
+    /// `data`: `{instance, rev}`.
+    #[serde(rename = "locus.relayChanged")]
+    LocusRelayChanged,
     /// A call is over. `data`: `{instance, rev}`.
     #[serde(rename = "locus.ended")]
     LocusEnded,

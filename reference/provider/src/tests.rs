@@ -125,6 +125,7 @@ impl World {
             template: self.template.clone(),
             identity_providers: Vec::new(),
             relays: Vec::new(),
+            borrowed_relays: Vec::new(),
         };
         for service in Service::ALL {
             self.net.name(&self.template.host(&name(cluster), service), at(cluster));

@@ -1,4 +1,5 @@
-//! The control interface: the relay's own cluster opens and closes legs, and reads the accounts.
+//! The control interface: the relay's own cluster and its guests open and close legs, and look whether it
+//! lives; the own cluster reads the accounts.
 
 use axum::Router;
 use axum::extract::{FromRequest, Path, Request, State};
@@ -8,10 +9,11 @@ use fusion_cluster::auth::{self, Call};
 use fusion_cluster::reply::{self, Answer, Refusal, json};
 use fusion_cluster::router::with_manners;
 use fusion_machines::legs::{OpenRefusal, Secrets};
-use fusion_protocol::media::OpenLeg;
-use fusion_protocol::{Code, Count, Problem, Service, Uuid};
+use fusion_protocol::media::{Life, OpenLeg};
+use fusion_protocol::{ClusterName, Code, Count, Problem, Service, Uuid};
 use http::StatusCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use sha2::{Digest as _, Sha256};
 
 use crate::Relay;
 
@@ -21,6 +23,7 @@ pub(crate) fn router(relay: &Relay) -> Router {
         .route("/v1/legs/{id}", delete(close_leg))
         .route("/v1/instances/{locus}/{instance}", delete(close_instance))
         .route("/v1/counters", get(counters))
+        .route("/v1/life", get(life))
         .route("/v1/health", get(|| async { "ok" }))
         .with_state(relay.clone());
     // In one of the templates a service's name is a path.
@@ -29,10 +32,28 @@ pub(crate) fn router(relay: &Relay) -> Router {
     with_manners(routes, &relay.host, "relay")
 }
 
-/// The relay's own cluster, by a call that it signed (SEC-004), with the call's JSON body.
-struct OwnCluster<T>(T);
+/// The relay's own cluster or a guest, by a call that it signed (SEC-004), with the call's JSON body.
+struct Tenant<T> {
+    cluster: ClusterName,
+    body: T,
+}
 
-impl<T: DeserializeOwned> FromRequest<Relay> for OwnCluster<T> {
+impl<T> Tenant<T> {
+    /// The call that this cluster means by a locus's id. Nobody reaches into the calls of another tenant,
+    /// although the ids of loci are known to all who take part.
+    fn room(&self, relay: &Relay, locus: Uuid) -> Uuid {
+        if self.cluster == relay.config.cluster {
+            return locus;
+        }
+        let start = Sha256::new().chain_update("sf-guest-room-v1").chain_update(self.cluster.as_str());
+        let digest = start.chain_update([0]).chain_update(locus.as_bytes()).finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Uuid::from_bytes(bytes)
+    }
+}
+
+impl<T: DeserializeOwned> FromRequest<Relay> for Tenant<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, relay: &Relay) -> Result<Self, Refusal> {
@@ -40,15 +61,17 @@ impl<T: DeserializeOwned> FromRequest<Relay> for OwnCluster<T> {
         let token = auth::bearer(&parts.headers)?;
         let body = reply::read_body(body).await?;
         let call = Call { method: parts.method.as_str(), url: &auth::absolute(&parts)?, body: &body };
-        let caller = relay.keyring.caller(&relay.audience, token, call).await?;
-        if caller != relay.config.cluster {
+        let cluster = relay.keyring.caller(&relay.audience, token, call).await?;
+        if cluster != relay.config.cluster && !relay.config.guests.contains(&cluster) {
             return Err(Code::Forbidden.into());
         }
-        reply::parse(if body.is_empty() { b"null" } else { &body }).map(Self)
+        let body = reply::parse(if body.is_empty() { b"null" } else { &body })?;
+        Ok(Self { cluster, body })
     }
 }
 
-async fn open_leg(State(relay): State<Relay>, OwnCluster(open): OwnCluster<OpenLeg>) -> Answer {
+async fn open_leg(State(relay): State<Relay>, tenant: Tenant<OpenLeg>) -> Answer {
+    let open = OpenLeg { locus: tenant.room(&relay, tenant.body.locus), ..tenant.body };
     let entropy = &relay.host.entropy;
     let secrets = Secrets { token: entropy.uuid().simple().to_string(), ssrc: entropy.u64() as u32 };
     // A newer call of the locus ends the older one's legs.
@@ -59,7 +82,7 @@ async fn open_leg(State(relay): State<Relay>, OwnCluster(open): OwnCluster<OpenL
     Ok(json(StatusCode::CREATED, &leg))
 }
 
-async fn close_leg(State(relay): State<Relay>, Path(id): Path<String>, _: OwnCluster<IgnoredAny>) -> Answer {
+async fn close_leg(State(relay): State<Relay>, Path(id): Path<String>, _: Tenant<IgnoredAny>) -> Answer {
     let id: Uuid = id.parse().map_err(|_| Code::NotFound)?;
     relay.legs().close_leg(id);
     relay.report(&[id], "CLOSED");
@@ -69,9 +92,10 @@ async fn close_leg(State(relay): State<Relay>, Path(id): Path<String>, _: OwnClu
 async fn close_instance(
     State(relay): State<Relay>,
     Path((locus, instance)): Path<(String, String)>,
-    _: OwnCluster<IgnoredAny>,
+    tenant: Tenant<IgnoredAny>,
 ) -> Answer {
     let locus: Uuid = locus.parse().map_err(|_| Code::NotFound)?;
+    let locus = tenant.room(&relay, locus);
     let instance: Count = instance.parse().map_err(|_| Code::NotFound)?;
     let ended = {
         let mut legs = relay.legs();
@@ -83,8 +107,15 @@ async fn close_instance(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn counters(State(relay): State<Relay>, _: OwnCluster<IgnoredAny>) -> Response {
-    json(StatusCode::OK, &relay.counters())
+async fn counters(State(relay): State<Relay>, tenant: Tenant<IgnoredAny>) -> Answer {
+    if tenant.cluster != relay.config.cluster {
+        return Err(Code::Forbidden.into());
+    }
+    Ok(json(StatusCode::OK, &relay.counters()))
+}
+
+async fn life(State(relay): State<Relay>, _: Tenant<IgnoredAny>) -> Response {
+    json(StatusCode::OK, &Life { life: relay.life })
 }
 
 fn refused(refusal: OpenRefusal) -> Problem {

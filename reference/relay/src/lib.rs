@@ -3,8 +3,13 @@
 //! Two sides share one leg table (`fusion_machines::legs`): the control interface, through which the
 //! relay's own cluster opens and closes legs, and one UDP socket, to which devices bind and send.
 //!
-//! A relay keeps nothing on disk: after a restart its legs are gone, and devices get them again by
-//! joining again.
+//! A relay keeps nothing on disk: after a restart its legs are gone, which its clusters notice by its
+//! `life`, and devices get them again by joining again (MED-004).
+//!
+//! MED-001 says that packets stop within a second of the participant's leaving, and a relay hears of that
+//! from the call's home. While the two are cut off from each other it cannot hear it, and it goes on
+//! forwarding: a relay that fell silent whenever it missed its home for a second would end the media of
+//! every good call with each short cut and each crash of a home, which calls are to survive (OPS-003).
 //!
 //! Not here: which calls there are (the locus), and which relay carries which call.
 
@@ -39,8 +44,10 @@ pub const LEGS_MAX: usize = 10_000;
 pub struct RelayConfig {
     /// Its name in logs, for example `a-relay1`.
     pub name: String,
-    /// The cluster it belongs to: the only one that may open legs.
+    /// The cluster it belongs to, which may open legs.
     pub cluster: ClusterName,
+    /// Other clusters that may open legs, too: it is lent to them (MED-003).
+    pub guests: Vec<ClusterName>,
     /// How URLs of services are made: where the cluster's keys are.
     pub template: UrlTemplate,
     /// Where the control interface listens.
@@ -61,6 +68,7 @@ pub struct Shared {
     pub config: RelayConfig,
     host: Host,
     keyring: Keyring,
+    life: Uuid,
     /// The issuer URL of its cluster: the audience of the calls that it takes.
     audience: String,
     udp: Arc<dyn Udp>,
@@ -113,6 +121,7 @@ impl Relay {
         let relay = Self(Arc::new(Shared {
             keyring: Keyring::new(&host, &http::Client::new(&host), &config.template),
             audience: auth::issuer(&config.template, &config.cluster),
+            life: host.entropy.uuid(),
             legs: Mutex::new(Legs::new(advertised, LEGS_MAX)),
             stall: Stall::default(),
             config,

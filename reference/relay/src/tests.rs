@@ -48,6 +48,7 @@ async fn cluster(name: &str, port: u16, resolve: &ResolveTable, template: &UrlTe
     let name: ClusterName = name.parse().unwrap();
     let config = ClusterConfig {
         relays: vec![template.url(&name, Service::Relay, "/")],
+        borrowed_relays: vec![],
         org: format!("org-{name}"),
         role: OrgRole::Private,
         template: template.clone(),
@@ -73,6 +74,7 @@ impl World {
         let config = RelayConfig {
             name: "a-relay1".to_owned(),
             cluster: "a".parse().unwrap(),
+            guests: vec![],
             template: template.clone(),
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, ports[2])),
             udp: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use fusion_cluster::{ClusterConfig, IdentityProvider, OrgRole};
+use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole};
 use fusion_deployment::Role;
 use fusion_protocol::map::Claim;
 use fusion_protocol::{ClusterName, Domain, Url, UrlTemplate};
@@ -141,8 +141,18 @@ pub(crate) struct ClusterSection {
     pub(crate) role: OrgRole,
     #[serde(default)]
     pub(crate) relays: Vec<Url>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) borrowed_relay: Vec<BorrowedRelaySection>,
     #[serde(default)]
     pub(crate) identity_provider: Vec<IdentityProviderSection>,
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BorrowedRelaySection {
+    pub(crate) url: Url,
+    pub(crate) cluster: ClusterName,
+    pub(crate) lender: Lender,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +166,8 @@ pub(crate) struct IdentityProviderSection {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RelaySection {
     pub(crate) cluster: ClusterName,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) guests: Vec<ClusterName>,
     #[serde(default = "first")]
     pub(crate) number: u8,
     pub(crate) udp: SocketAddr,
@@ -288,6 +300,7 @@ impl Reader<'_> {
             template,
             identity_providers: identity_providers?,
             relays: section.relays.clone(),
+            borrowed_relays: section.borrowed_relay.iter().map(borrowed).collect(),
         };
         Ok(Part::Cluster { config: config_of_cluster, store: self.store(config)? })
     }
@@ -369,11 +382,16 @@ impl std::fmt::Debug for OrgSection {
     }
 }
 
+fn borrowed(section: &BorrowedRelaySection) -> BorrowedRelay {
+    BorrowedRelay { url: section.url.clone(), cluster: section.cluster.clone(), lender: section.lender }
+}
+
 fn relay_part(config: &Config, section: &RelaySection, template: UrlTemplate) -> Part {
     let role = Role::Relay { cluster: section.cluster.clone(), number: section.number };
     let config_of_relay = RelayConfig {
         name: config.name.clone(),
         cluster: section.cluster.clone(),
+        guests: section.guests.clone(),
         template,
         control: config.listen.address,
         udp: section.udp,

@@ -11,17 +11,19 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use fusion_cluster::BorrowedRelay;
 use fusion_deployment::target::hex;
 use fusion_deployment::topology::Topology;
 use fusion_deployment::{Addressing, Federation, HostSpec, Role, TargetFile, assemble};
 use fusion_protocol::ClusterName;
+use fusion_relay::RelayConfig;
 use fusion_runtime::Entropy;
 use fusion_runtime::tls::TestCa;
 use fusion_settings::Mistake;
 
 use crate::config::{
-    AllConfig, ClusterSection, Config, FederationSection, IdentityProviderSection, Listen, LogSection,
-    Network, OrgSection, ProviderSection, RelaySection, StoreSection,
+    AllConfig, BorrowedRelaySection, ClusterSection, Config, FederationSection, IdentityProviderSection,
+    Listen, LogSection, Network, OrgSection, ProviderSection, RelaySection, StoreSection,
 };
 use crate::log::LogLevel;
 
@@ -201,6 +203,7 @@ fn cluster(federation: &Federation, name: &ClusterName) -> Option<ClusterSection
         org: config.org,
         role: config.role,
         relays: config.relays,
+        borrowed_relay: config.borrowed_relays.into_iter().map(borrowed).collect(),
         identity_provider: identity_provider.collect(),
     })
 }
@@ -208,7 +211,12 @@ fn cluster(federation: &Federation, name: &ClusterName) -> Option<ClusterSection
 fn relay(federation: &Federation, host: &HostSpec) -> Option<RelaySection> {
     let config = federation.relay_config(host)?;
     let Role::Relay { number, .. } = host.role else { return None };
-    Some(RelaySection { cluster: config.cluster, number, udp: config.udp, advertised: None })
+    let RelayConfig { cluster, guests, udp, .. } = config;
+    Some(RelaySection { cluster, guests, number, udp, advertised: None })
+}
+
+fn borrowed(relay: BorrowedRelay) -> BorrowedRelaySection {
+    BorrowedRelaySection { url: relay.url, cluster: relay.cluster, lender: relay.lender }
 }
 
 fn target(federation: &Federation) -> String {

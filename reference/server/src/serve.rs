@@ -42,13 +42,18 @@ pub(crate) async fn serve(processes: Vec<Process>) -> Result<()> {
             .push(json!({"role": role, "name": name, "address": one.running.serving.local_addr.to_string()}));
         started.push(one);
     }
-    // Whoever started this process reads one line. Nobody may be reading: that is no reason to end.
-    let mut stdout = std::io::stdout();
-    let _ = writeln!(stdout, "{}", json!({ "ready": ready })).and_then(|()| stdout.flush());
+    let served = async {
+        futures_util::future::join_all(started.iter().map(|one| one.running.ready())).await;
+        // Whoever started this process reads one line. Nobody may be reading: that is no reason to end.
+        let mut stdout = std::io::stdout();
+        let _ = writeln!(stdout, "{}", json!({ "ready": ready })).and_then(|()| stdout.flush());
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         biased;
         _ = stop.recv() => {}
         _ = tokio::signal::ctrl_c() => {}
+        () = served => {}
     }
     drain(&started).await;
     Ok(())

@@ -155,6 +155,7 @@ fn world(stage: &dyn Stage) -> World {
         org: org.to_owned(),
         data_center: cluster.data_center().to_owned(),
         hosts: hosts_of(&cluster.name),
+        overflow: cluster.overflow.clone(),
     };
     let claimed =
         topology.orgs.iter().filter(|org| org.role == fusion_deployment::topology::OrgRole::Private);

@@ -41,6 +41,7 @@ pub(super) fn after(home: &Home<'_>, locus: &Locus, effects: &[Effect]) {
     outbox::wake(home.cluster);
     report(home, locus, effects);
     home.cluster.leases.follow(home.cluster, home.id, locus);
+    home.cluster.relays.follow(home.cluster, home.id, locus);
     for effect in effects {
         match effect {
             Effect::CloseLeg(leg) => close_leg(home, locus, *leg),
@@ -89,10 +90,12 @@ async fn send(cluster: &Cluster, peer: &ClusterName, batch: ActiveBatch) {
     }
 }
 
+/// At every relay that the call has used: one that was given up may be alive all the same.
 fn close_leg(home: &Home<'_>, locus: &Locus, leg: Uuid) {
-    let Some(relay) = locus.relay().cloned() else { return };
-    let cluster = home.cluster.clone();
-    home.cluster.host.tasks.spawn(async move { media::close_leg(&cluster, &relay, leg).await });
+    for relay in locus.relays.clone() {
+        let cluster = home.cluster.clone();
+        home.cluster.host.tasks.spawn(async move { media::close_leg(&cluster, &relay, leg).await });
+    }
 }
 
 fn report(home: &Home<'_>, locus: &Locus, effects: &[Effect]) {

@@ -16,8 +16,8 @@ use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Service, Url, 
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::active;
 use super::store::{Home, Stepped, locus_url, setting};
+use super::{active, relays};
 use crate::auth::{ClusterCaller, UserCaller};
 use crate::conversation::{self, Membership};
 use crate::peers::PeerError;
@@ -90,7 +90,7 @@ async fn join(
         return Ok(elsewhere);
     }
     let device = join.device.clone();
-    let Stepped { locus, effects } = home.step(member.joining(&cluster, join)).await?;
+    let Stepped { locus, effects } = home.step(member.joining(&home, join).await?).await?;
     cluster.leases.renew(&cluster, home.id, locus.instance, &member.user, &device);
     let joined = Joined {
         participant: participant_id(&home.url, &member.user),
@@ -105,7 +105,7 @@ async fn join(
         _ => None,
     });
     let leg = match opened {
-        Some(leg) => open_leg(&home, &locus, leg, &member.user, &device).await,
+        Some(leg) => open_leg(&home, &member, &locus, leg, &device).await,
         None => None,
     };
     Ok(json(StatusCode::OK, &Joined { leg, ..joined }))
@@ -253,52 +253,38 @@ impl Member {
         Err(if known { Code::Forbidden.into() } else { Code::NotFound.into() })
     }
 
-    fn joining(&self, cluster: &Cluster, join: Join) -> Event {
-        Event::Join(machine::Join {
+    async fn joining(&self, home: &Home<'_>, join: Join) -> Result<Event, Problem> {
+        Ok(Event::Join(machine::Join {
             user: self.user.clone(),
             device: join.device,
             expect: join.expect,
-            leg: cluster.host.entropy.uuid(),
-            setting: setting(cluster, &self.membership),
-        })
+            leg: home.cluster.host.entropy.uuid(),
+            setting: setting(home, &self.membership).await?,
+        }))
     }
 }
 
 /// The leg of a device that has joined: at the relay that carries the call, at the next one when that
 /// fails (MED-004), nowhere when none is up. A device that has left meanwhile gets none.
-async fn open_leg(home: &Home<'_>, joined: &Locus, leg: Uuid, user: &Address, device: &str) -> Option<Leg> {
-    let cluster = home.cluster;
-    let instance = joined.instance;
+async fn open_leg(home: &Home<'_>, member: &Member, joined: &Locus, leg: Uuid, device: &str) -> Option<Leg> {
+    let (cluster, instance) = (home.cluster, joined.instance);
+    let bounds = media::bounds(cluster, &member.membership.members);
     let open = OpenLeg { id: leg, locus: home.id, instance };
     let mut relay = joined.relay()?.clone();
-    for _ in 0..cluster.config.relays.len() {
+    for _ in 0..media::candidates(cluster, bounds).len() {
         match media::open_leg(cluster, &relay, &open).await {
             Ok(opened) => {
-                let still = home.read().await.is_ok_and(|locus| locus.holds(user, instance, device));
+                let still = home.read().await.is_ok_and(|locus| locus.holds(&member.user, instance, device));
                 if !still {
                     media::close_leg(cluster, &relay, leg).await;
                 }
                 return still.then_some(opened);
             }
             Err(PeerError::Refused(problem)) if problem.code == Code::CallOver => return None,
-            Err(_) => relay = next_relay(home, instance, relay).await?,
+            Err(_) => relay = relays::replace(home, bounds, instance, &relay).await?,
         }
     }
     None
-}
-
-/// The relay after one that failed, agreed upon by all of the call's devices.
-async fn next_relay(home: &Home<'_>, instance: Count, failed: Url) -> Option<Url> {
-    let relays = &home.cluster.config.relays;
-    let place = relays.iter().position(|relay| *relay == failed).map_or(0, |place| place + 1);
-    let next = relays.get(place % relays.len())?.clone();
-    if next == failed {
-        return None;
-    }
-    let held = Home::hold(home.cluster, home.id).await;
-    let event = Event::RelayFailed { instance, from: failed.clone(), to: next };
-    let locus = held.step(event).await.ok()?.locus;
-    locus.relay().filter(|relay| locus.instance == instance && **relay != failed).cloned()
 }
 
 fn view(home: &Home<'_>, locus: &Locus, member: &Member) -> fusion_protocol::locus::Locus {

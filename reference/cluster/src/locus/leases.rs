@@ -135,6 +135,7 @@ impl Leases {
     fn resume(&self, cluster: &Cluster, live: store::Live, locus: &Locus) {
         if locus.is_active() {
             self.follow(cluster, live.conversation, locus);
+            cluster.relays.resume(cluster, live.conversation, locus);
             // The lists may have hidden the call while this cluster was away.
             let what = What::Renew;
             let due = Due { conversation: live.conversation, instance: locus.instance, what };
@@ -312,7 +313,7 @@ async fn close(cluster: &Cluster, due: &Due) -> Result<(), Problem> {
     let home = Home::of(cluster, due.conversation);
     let locus = home.read().await?;
     // The next call may have begun: its relays are not the ones to ask then, so all are.
-    let relays = if locus.instance == due.instance { locus.relays } else { cluster.config.relays.clone() };
+    let relays = if locus.instance == due.instance { locus.relays } else { media::all(cluster) };
     // All at once: a relay that is dead must not keep the others forwarding.
     let asked =
         relays.iter().map(|relay| media::close_instance(cluster, relay, due.conversation, due.instance));

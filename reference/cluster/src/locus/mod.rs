@@ -1,8 +1,8 @@
 //! Loci: the persistent call objects (LOC).
 //!
 //! `http` is what devices and clusters ask, `store` holds one locus and takes its steps, `effects` is
-//! what leaves with a step and after it, `leases` counts time, `active` keeps the lists of active loci
-//! of the users served here.
+//! what leaves with a step and after it, `leases` counts time, `relays` looks after the relays that
+//! carry calls, `active` keeps the lists of active loci of the users served here.
 //!
 //! Not here: what a step is (`fusion_machines::locus`), who is in a conversation, and how a change
 //! reaches another cluster (the outbox).
@@ -11,6 +11,7 @@ mod active;
 mod effects;
 mod http;
 mod leases;
+mod relays;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use fusion_runtime::store::Batch;
 pub(crate) use active::{erase, write_active};
 pub(crate) use http::{call_routes, list_routes};
 pub(crate) use leases::Leases;
+pub(crate) use relays::Relays;
 
 use self::store::Home;
 use crate::{Cluster, StartError, conversation};
@@ -71,7 +73,7 @@ pub(crate) async fn take_over(
     let home = Home::hold(cluster, conversation).await;
     let membership = conversation::membership(cluster, conversation).await?;
     for call in calls {
-        let setting = store::setting(cluster, &membership);
+        let setting = store::setting(&home, &membership).await?;
         let event = Event::TakeOver(TakeOver { call, seed: cluster.host.entropy.uuid(), setting });
         home.step(event).await?;
     }

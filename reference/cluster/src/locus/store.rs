@@ -6,10 +6,10 @@ use fusion_runtime::store::{Batch, Key};
 use serde::{Deserialize, Serialize};
 
 use super::effects;
-use crate::Cluster;
 use crate::conversation::{self, Membership};
 use crate::locks::Held;
 use crate::rows::{self, Committed, Loaded};
+use crate::{Cluster, media};
 
 /// A locus of this cluster, held: nobody else in this instance steps it meanwhile.
 pub(super) struct Home<'a> {
@@ -109,12 +109,16 @@ impl<'a> Home<'a> {
 }
 
 /// What a call starts with in a conversation as it is now.
-pub(super) fn setting(cluster: &Cluster, membership: &Membership) -> Setting {
-    Setting {
-        relay: cluster.config.relays.first().cloned(),
-        kind: membership.kind,
-        members: membership.members.iter().map(|member| member.user.clone()).collect(),
-    }
+pub(super) async fn setting(home: &Home<'_>, membership: &Membership) -> Result<Setting, Problem> {
+    let cluster = home.cluster;
+    let bounds = media::bounds(cluster, &membership.members);
+    let relay = match home.read().await?.is_active() {
+        // The call has its relay; should it end before the step, this one is not worth a measurement.
+        true => media::candidates(cluster, bounds).first().map(|relay| (*relay).clone()),
+        false => media::first_choice(cluster, bounds).await,
+    };
+    let members = membership.members.iter().map(|member| member.user.clone()).collect();
+    Ok(Setting { relay, kind: membership.kind, members })
 }
 
 /// The URL of the locus of a conversation.

@@ -1,68 +1,13 @@
-//! Media legs from the cluster's relays (MED).
+//! Media legs from relays (MED): which relay is taken, and what is asked of it.
 //!
-//! Not here: which relay carries a call (the locus knows), and what a relay does with packets.
+//! All legs of a call are at one relay, which every device reaches by itself: relays have nothing to tell
+//! each other, so there is no partition between two of them to be bridged by a third (MED-004).
+//!
+//! Not here: which relay carries a call and when it is given up (the locus), and what a relay does with
+//! packets.
 
-use std::time::Duration;
+mod choice;
+mod control;
 
-use bytes::Bytes;
-use fusion_protocol::media::{Leg, OpenLeg};
-use fusion_protocol::{Count, Url, Uuid};
-use http::Method;
-
-use crate::Cluster;
-use crate::peers::{self, PeerError};
-
-/// How long a relay may take to answer: a call waits for it, and MED-004 has two seconds.
-const TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the closing of one leg is tried; the end of its call closes it anyway.
-const CLOSE_TRIES: u32 = 4;
-/// The pause between two tries.
-const CLOSE_PAUSE: Duration = Duration::from_millis(300);
-
-/// Opens a leg at a relay, or finds it open.
-///
-/// # Errors
-/// As [`peers::call`]; [`PeerError::Unreachable`] also when the answer is not one of a relay.
-pub(crate) async fn open_leg(cluster: &Cluster, relay: &Url, open: &OpenLeg) -> Result<Leg, PeerError> {
-    let body = serde_json::to_vec(open).expect("messages are plain data").into();
-    let answer = ask(cluster, relay, Method::POST, "v1/legs", body).await?;
-    serde_json::from_slice(&answer).map_err(|_| PeerError::Unreachable)
-}
-
-/// Closes a leg, if the relay can be reached soon.
-pub(crate) async fn close_leg(cluster: &Cluster, relay: &Url, leg: Uuid) {
-    for _ in 0..CLOSE_TRIES {
-        let answer = ask(cluster, relay, Method::DELETE, &format!("v1/legs/{leg}"), Bytes::new()).await;
-        if !matches!(answer, Err(PeerError::Unreachable)) {
-            return;
-        }
-        cluster.host.clock.sleep(CLOSE_PAUSE).await;
-    }
-}
-
-/// MED-001: closes all legs of a call, for ever.
-///
-/// # Errors
-/// `Err` when the relay has not confirmed it.
-pub(crate) async fn close_instance(
-    cluster: &Cluster,
-    relay: &Url,
-    locus: Uuid,
-    instance: Count,
-) -> Result<(), PeerError> {
-    let path = format!("v1/instances/{locus}/{instance}");
-    ask(cluster, relay, Method::DELETE, &path, Bytes::new()).await.map(drop)
-}
-
-/// `path` is below the relay's own URL, which may have a path itself.
-async fn ask(
-    cluster: &Cluster,
-    relay: &Url,
-    method: Method,
-    path: &str,
-    body: Bytes,
-) -> Result<Bytes, PeerError> {
-    let mut url = relay.clone();
-    url.set_path(&format!("{}/{path}", relay.path().trim_end_matches('/')));
-    peers::call_within(cluster, TIMEOUT, method, &url, body).await
-}
+pub(crate) use choice::{Bounds, all, bounds, candidates, first_choice, next_choice};
+pub(crate) use control::{close_instance, close_leg, life, open_leg};

@@ -14,6 +14,7 @@ use fusion_runtime::{Entropy, Host};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::sync::watch;
 
 use crate::peers::{self, PeerError};
 use crate::rows::{self, Loaded};
@@ -33,7 +34,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const LOAD_PAGE: usize = 1_000;
 
 /// The cluster's replica of the domain map.
-pub(crate) struct Replica(Mutex<Map>);
+pub(crate) struct Replica {
+    map: Mutex<Map>,
+    /// Whether it has ever seen the map.
+    known: watch::Sender<bool>,
+}
 
 /// What the replica says of one domain, with the version it read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +89,8 @@ impl Replica {
                 map.domains.insert(record.domain.clone(), Arc::new(record));
             }
         }
-        Ok(Self(Mutex::new(map)))
+        let known = watch::Sender::new(map.version > Count(0));
+        Ok(Self { map: Mutex::new(map), known })
     }
 
     /// What is known of `domain` now.
@@ -96,6 +102,17 @@ impl Replica {
             version: map.version,
             stale: map.heard.is_none_or(|heard| now > heard + STALE_AFTER),
         }
+    }
+
+    /// Whether it has ever seen the map, in this life or an earlier one.
+    pub(crate) fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
+    /// Waits until it has seen the map.
+    pub(crate) async fn known(&self) {
+        // The sender lives as long as the replica.
+        let _ = self.known.subscribe().wait_for(|known| *known).await;
     }
 
     /// The feed's version that this replica has.
@@ -119,11 +136,12 @@ impl Replica {
             }
         }
         self.map().take(feed, host.clock.now());
+        self.known.send_replace(self.version() > Count(0));
         Ok(())
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

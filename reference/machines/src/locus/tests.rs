@@ -273,8 +273,16 @@ fn a_failed_relay_is_replaced_once_however_many_devices_notice() {
     let failed = Event::RelayFailed { instance: Count(1), from: relay(0), to: relay(1) };
     let (mut locus, effects) = after([join(ALICE, 0), join(BOB, 0), failed.clone()]);
     assert_eq!((locus.relay(), locus.instance), (Some(&relay(1)), Count(1)));
-    assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusChanged)));
+    assert_eq!(told(&effects, ALICE), Some(Some(EventType::LocusRelayChanged)));
     assert_eq!(locus.step(failed), Ok(Vec::new()));
+}
+
+#[test]
+fn a_relay_that_was_started_anew_is_asked_for_legs_again() {
+    let anew = Event::RelayFailed { instance: Count(1), from: relay(0), to: relay(0) };
+    let (locus, effects) = after([join(ALICE, 0), join(BOB, 0), anew]);
+    assert_eq!((locus.relay(), locus.relays.len()), (Some(&relay(0)), 1));
+    assert_eq!(told(&effects, BOB), Some(Some(EventType::LocusRelayChanged)));
 }
 
 #[test]

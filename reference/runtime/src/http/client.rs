@@ -86,8 +86,28 @@ impl Client {
                 Err(Failed::Sent(error)) => return Err(error),
             }
         }
-        let connection = self.connect(&authority, started).await?;
-        self.exchange(&authority, connection, request, started).await.map_err(|failed| match failed {
+        self.send_over_new(&authority, request, started).await
+    }
+
+    /// As [`Client::send`], over a connection that nobody has used before: for a second try after one
+    /// that a kept connection broke under, and to measure a round trip.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn send_anew(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientError> {
+        let started = self.shared.host.clock.now();
+        let (authority, request) = prepare(request)?;
+        self.send_over_new(&authority, request, started).await
+    }
+
+    async fn send_over_new(
+        &self,
+        authority: &Authority,
+        request: Request<Full<Bytes>>,
+        started: Duration,
+    ) -> Result<Response<Bytes>, ClientError> {
+        let connection = self.connect(authority, started).await?;
+        self.exchange(authority, connection, request, started).await.map_err(|failed| match failed {
             Failed::Unsent(_) => authority.unreachable("the connection closed at once"),
             Failed::Sent(error) => error,
         })

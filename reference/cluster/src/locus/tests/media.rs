@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, post};
-use fusion_protocol::media::{Leg, OpenLeg};
+use axum::routing::{delete, get, post};
+use fusion_protocol::media::{Leg, Life, OpenLeg};
 use fusion_protocol::{Url, Uuid};
 use fusion_runtime::http as server;
 use http::StatusCode;
@@ -19,7 +19,7 @@ use crate::testing::World;
 
 /// A relay's control interface that only keeps the books. It asks for no token.
 #[derive(Clone, Default)]
-struct Books(Arc<Mutex<BTreeMap<Uuid, OpenLeg>>>);
+struct Books(Arc<Mutex<BTreeMap<Uuid, OpenLeg>>>, Uuid);
 
 async fn open(State(books): State<Books>, JsonBody(open): JsonBody<OpenLeg>) -> Response {
     let leg = Leg {
@@ -30,6 +30,10 @@ async fn open(State(books): State<Books>, JsonBody(open): JsonBody<OpenLeg>) -> 
     };
     books.0.lock().unwrap().insert(open.id, open);
     json(StatusCode::CREATED, &leg)
+}
+
+async fn life(State(books): State<Books>) -> Response {
+    json(StatusCode::OK, &Life { life: books.1 })
 }
 
 async fn close_leg(State(books): State<Books>, Path(id): Path<Uuid>) -> Response {
@@ -54,6 +58,7 @@ impl Books {
             .route("/v1/legs", post(open))
             .route("/v1/legs/{id}", delete(close_leg))
             .route("/v1/instances/{locus}/{instance}", delete(close_instance))
+            .route("/v1/life", get(life))
             .with_state(self.clone());
         server::serve(&world.client, at, routes).await.unwrap();
     }
@@ -100,6 +105,39 @@ async fn the_next_relay_takes_over_from_one_that_fails() {
     assert!(stage.join("bob", 0).await.leg.is_some());
     assert_eq!(books.legs(), 2, "both are at the same relay");
     assert_eq!(stage.read().await.instance.0, 1, "MED-004: the call is the same");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_leaves_a_relay_that_dies_without_anybodys_asking() {
+    let (world, dead, alive) = (world(2).await, Books::default(), Books::default());
+    dead.serve(&world, 1).await;
+    alive.serve(&world, 2).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    stage.join("bob", 0).await;
+    let before = stage.read().await;
+    stage.world.net.unplug(SocketAddr::from(([10, 1, 0, 1], 443)));
+    stage.pass(1).await;
+    let after = stage.read().await;
+    assert_eq!(after.instance, before.instance, "MED-004: the call is the same");
+    assert!(after.rev > before.rev, "its devices are told");
+    stage.join("alice", 0).await;
+    assert_eq!(alive.legs(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_that_was_started_anew_gives_its_legs_again() {
+    let world = world(1).await;
+    Books::default().serve(&world, 1).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    stage.pass(1).await;
+    let before = stage.read().await;
+    stage.world.net.unplug(SocketAddr::from(([10, 1, 0, 1], 443)));
+    Books(Arc::default(), Uuid::from_u128(1)).serve(&stage.world, 1).await;
+    stage.pass(1).await;
+    let after = stage.read().await;
+    assert_eq!((after.instance, after.rev), (before.instance, before.rev.next()), "told, and told once");
 }
 
 #[tokio::test(start_paused = true)]
