@@ -6,6 +6,7 @@ pub mod domain_claim;
 pub mod index;
 pub mod legs;
 pub mod locus;
+pub mod moving;
 pub mod outbox;
 pub mod pair;
 pub mod repair;
