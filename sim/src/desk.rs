@@ -7,17 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstream::{eprint, eprintln, print, println};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use fusion_conformance::report::{Conclusion, json, text};
 use fusion_deployment::Hooks;
 use fusion_history::Ruling;
+use fusion_sim::compare::{self, Comparison, Engine};
 use fusion_sim::determinism::{self, Fault, Found};
-use fusion_sim::engines::fabric::{Options, checked, conform};
-use fusion_sim::explore::{Batch, Summary, explore};
+use fusion_sim::engines::fabric::{checked, conform, hosts};
+use fusion_sim::explore::{Batch, Summary, explore_on};
 use fusion_sim::fabric::FaultCount;
 use fusion_sim::library::Library;
 use fusion_sim::outcome::Outcome;
-use fusion_sim::plan::Mode;
+use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::{FAMILIES, Scenario};
 use fusion_sim::stopwatch::Stopwatch;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -103,14 +104,28 @@ impl Desk {
     }
 
     /// One scenario with many seeds.
-    pub(crate) fn sweep(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Ruling {
-        let summary = self.batch(scenario, first, seeds, mode);
+    ///
+    /// # Errors
+    /// When the engine cannot express what the scenario itself is about: nothing is played then.
+    pub(crate) fn sweep(
+        &self,
+        engine: Engine,
+        scenario: &Scenario,
+        first: u64,
+        seeds: u64,
+        mode: Mode,
+    ) -> Result<Ruling> {
+        let story = Plan::new(scenario, &hosts(&scenario.topology)?, first, Mode::Story);
+        if let Some(why) = engine.refusal(&story) {
+            bail!(why);
+        }
+        let summary = self.batch_on(engine, scenario, first, seeds, mode);
         self.summary(&summary);
         self.faults(&summary.faults, summary.runs);
         if self.stopped() {
             eprintln!("stopped after {} of {seeds} seeds", summary.runs);
         }
-        summary.ruling().max(self.empty_victory(&summary, scenario))
+        Ok(summary.ruling().max(self.empty_victory(&summary, scenario)))
     }
 
     /// Unknown, when a requirement that the scenario is about never had a case.
@@ -148,9 +163,14 @@ impl Desk {
     }
 
     pub(crate) fn batch(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
+        self.batch_on(Engine::Fabric, scenario, first, seeds, mode)
+    }
+
+    fn batch_on(&self, engine: Engine, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
         let bar = self.bar(&scenario.name, seeds);
         let batch = Batch { first, seeds, mode, jobs: self.jobs };
-        let summary = explore(scenario, batch, &Options::default(), &self.stop, &|outcome| {
+        let play = |plan: &Plan| engine.judged_or_failed(plan, &Hooks::default());
+        let summary = explore_on(scenario, batch, &play, &self.stop, &|outcome| {
             bar.inc(1);
             if outcome.ruling != Ruling::Holds {
                 bar.set_message(format!("{} on seed {}", outcome.ruling, outcome.seed));
@@ -197,7 +217,7 @@ impl Desk {
     pub(crate) fn summary(&self, summary: &Summary) {
         if self.json {
             let line = serde_json::json!({
-                "scenario": summary.scenario, "engine": "fabric", "seeds": summary.runs,
+                "scenario": summary.scenario, "engine": summary.engine, "seeds": summary.runs,
                 "verdict": summary.ruling().to_string(), "violated": summary.violated, "unknown": summary.unknown,
                 "events": summary.events, "simulated_s": summary.simulated.as_secs_f64(),
                 "wall_s": summary.wall.as_secs_f64(), "hash": summary.hash, "distinct": summary.distinct,
@@ -246,6 +266,77 @@ impl Desk {
         for (family, count) in faults {
             println!("  {family:<20} chosen {:>5}  effective {:>5}", count.chosen, count.effective);
         }
+    }
+
+    /// One plan on several engines: a line for each run, then what they differ in.
+    pub(crate) fn everywhere(&self, comparison: &Comparison) -> Ruling {
+        comparison.outcomes.iter().for_each(|outcome| self.one(outcome));
+        if !self.json {
+            comparison
+                .refused
+                .iter()
+                .for_each(|(_, why)| println!("refused  {:<32} {why}", comparison.scenario));
+        }
+        self.pair(comparison);
+        comparison.ruling()
+    }
+
+    /// Plans on fabric and turmoil: a line for each, then how many are equal and what was refused.
+    pub(crate) fn compare(&self, plans: &compare::Batch<'_>, at_least: u64) -> Ruling {
+        let bar = self.bar("compare", plans.len());
+        let all = compare::compare(plans, self.jobs, &Hooks::default(), &self.stop, &|_| bar.inc(1));
+        bar.finish_and_clear();
+        let (compared, alone): (Vec<_>, Vec<_>) = all.iter().partition(|comparison| comparison.is_compared());
+        compared.iter().for_each(|comparison| self.pair(comparison));
+        self.pairs(&compared, &alone);
+        let count = compared.len() as u64;
+        if self.stopped() {
+            eprintln!("stopped; the lines above are what was found");
+        } else if count < at_least {
+            eprintln!("{count} pairs were compared; at least {at_least} are wanted");
+        }
+        let too_few = if count < at_least || self.stopped() { Ruling::Unknown } else { Ruling::Holds };
+        compared.iter().map(|comparison| comparison.ruling()).max().unwrap_or(Ruling::Unknown).max(too_few)
+    }
+
+    /// What the engines say of one plan.
+    fn pair(&self, comparison: &Comparison) {
+        if self.json {
+            return println!("{}", serde_json::to_string(&comparison.line()).unwrap_or_default());
+        }
+        println!("{comparison}");
+        if comparison.contradictions().next().is_some() {
+            eprintln!("  {}", comparison.reproduce());
+            comparison
+                .contradictions()
+                .for_each(|difference| eprint!("{}", indented(&difference.to_string())));
+        }
+    }
+
+    /// How many plans were compared, and what could not be.
+    fn pairs(&self, compared: &[&Comparison], alone: &[&Comparison]) {
+        let equal = compared.iter().filter(|pair| pair.contradictions().next().is_none()).count();
+        let one_sided = compared.iter().filter(|pair| !pair.one_sided().is_empty()).count();
+        let refused = alone.iter().flat_map(|comparison| {
+            comparison.refused.iter().map(|(_, why)| (comparison.scenario.as_str(), why.as_str()))
+        });
+        let refused: BTreeMap<&str, &str> = refused.collect();
+        let count = compared.len();
+        if self.json {
+            let line = serde_json::json!({
+                "compared": count, "engines": ["fabric", "turmoil"], "equal": equal,
+                "with_cases_on_one_only": one_sided, "refused": refused,
+            });
+            return println!("{line}");
+        }
+        let verdict = match count - equal {
+            0 => "equal".to_owned(),
+            different => format!("{equal} equal, {different} different"),
+        };
+        println!(
+            "{count} pairs compared on fabric and turmoil: {verdict}; {one_sided} of them had cases on one only"
+        );
+        refused.iter().for_each(|(scenario, why)| println!("refused: {scenario}: {why}"));
     }
 
     /// Each scenario with the argument that names it, for the other process.

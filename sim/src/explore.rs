@@ -33,6 +33,8 @@ pub struct Batch {
 pub struct Summary {
     /// The scenario.
     pub scenario: String,
+    /// The engine.
+    pub engine: &'static str,
     /// How many runs were asked for.
     pub asked: u64,
     /// How many runs were made: fewer, when the batch was stopped.
@@ -137,6 +139,7 @@ impl Tally {
     fn add(&mut self, outcome: Outcome) {
         let summary = &mut self.summary;
         summary.runs += 1;
+        summary.engine = outcome.engine;
         summary.events += outcome.events;
         summary.simulated += outcome.simulated;
         for (family, count) in &outcome.faults {

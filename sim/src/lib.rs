@@ -3,6 +3,8 @@
 //! A scenario and a seed make a [`plan::Plan`]; an engine is a [`stage::Stage`] on which the plan is
 //! played; everything observed becomes one history, which the judges of `fusion-history` read.
 
+#[cfg(not(madsim))]
+pub mod compare;
 pub mod determinism;
 mod duration;
 pub mod engines;

@@ -6,29 +6,36 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::{eprintln, println};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, value_parser};
+use fusion_deployment::Hooks;
 use fusion_history::Ruling;
+use fusion_sim::compare::{self, Comparison, Engine};
 use fusion_sim::determinism::{self, Fault};
-use fusion_sim::engines::fabric::{Options, hosts};
+use fusion_sim::engines::fabric::hosts;
 use fusion_sim::library::Library;
 use fusion_sim::narrate::narrate;
-use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
 
 use desk::Desk;
 
+/// Why a run everywhere is told by its comparison alone.
+const ONE_HISTORY: &str = "--tell and --history are about one run: name its engine";
+
 /// Plays scenarios in a simulated network and judges them.
 ///
 /// Without a command every scenario is played: once as it is written, and with a swarm of faults on 50
-/// seeds. One line for each tells the verdict. Exit codes: 0 all hold, 1 something is violated, 2 a
-/// scenario or an argument is wrong, 3 something could not be judged.
+/// seeds. One line for each tells the verdict. Exit codes: 0 all hold, 1 something is violated or engines
+/// contradict each other, 2 a scenario or an argument is wrong or an engine cannot express it, 3 something
+/// could not be judged or compared.
 ///
 /// Examples:
 ///   cargo xtask sim
 ///   cargo xtask sim run one-to-one-race --seed 7 --tell
 ///   cargo xtask sim sweep one-to-one-race --seeds 1000
 ///   cargo xtask sim check-determinism --seeds 5
+///   cargo xtask sim run race-under-partition --engine all
+///   cargo xtask sim compare --seeds 3
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
 struct Line {
@@ -62,9 +69,32 @@ enum Command {
         /// Writes the history to a file, as JSON lines
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
-        /// Where it is played
-        #[arg(long, value_enum, default_value_t = Engine::Fabric)]
-        engine: Engine,
+        /// Where it is played. With `all`, on every engine that can express it, and what the judges say of
+        /// each run is compared
+        #[arg(long, value_enum, default_value_t = Where::Fabric)]
+        engine: Where,
+    },
+    /// Plays scenarios on fabric and on turmoil, and compares what the judges say of each run
+    ///
+    /// Each scenario is played as it is written and with a swarm of those faults that both engines can
+    /// express; a scenario whose own faults they cannot both express is refused by their name. What holds on
+    /// one and is violated, or cannot be judged, on the other is a difference; a case that arose on one of
+    /// them only is told and is none.
+    ///
+    /// Exit codes: 0 no difference, 1 engines contradict each other or something is violated, 3 fewer
+    /// plans than asked for could be compared.
+    Compare {
+        /// The scenarios [default: all]
+        scenario: Vec<String>,
+        /// How many swarm seeds of each scenario, besides its story
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seeds: u64,
+        /// The first swarm seed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        from: u64,
+        /// How many plans must have been compared at least
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        at_least: u64,
     },
     /// Plays one scenario with many seeds and a swarm of faults
     Sweep {
@@ -77,8 +107,14 @@ enum Command {
         #[arg(long, default_value_t = 1, value_name = "N")]
         from: u64,
         /// The story alone, without a swarm of faults
-        #[arg(long)]
+        #[arg(long, conflicts_with = "common")]
         story: bool,
+        /// Draws only faults that every simulated engine can express. So it is with turmoil and all
+        #[arg(long)]
+        common: bool,
+        /// Where it is played. With `all`, on fabric and on turmoil, and compared
+        #[arg(long, value_enum, default_value_t = Where::Fabric)]
+        engine: Where,
     },
     /// Checks a simulated deployment with the conformance suite: the same checks as over sockets
     Conform {
@@ -125,14 +161,21 @@ struct Which {
     /// With a swarm of faults drawn from the seed
     #[arg(long)]
     swarm: bool,
+    /// Draws only faults that every simulated engine can express. So it is with turmoil and all
+    #[arg(long, requires = "swarm")]
+    common: bool,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Engine {
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
     /// The simulated network
     Fabric,
-    /// Real sockets on this machine's loopback, in real time
+    /// Somebody else's simulated network; slower, and with fewer kinds of faults
+    Turmoil,
+    /// Real sockets on this machine's loopback, in real time, without faults
     Live,
+    /// Each of these that can express the plan
+    All,
 }
 
 fn main() -> ExitCode {
@@ -160,14 +203,19 @@ fn run(line: &Line) -> Result<Ruling> {
             desk.list(&library.all()?);
             Ok(Ruling::Holds)
         }
+        Some(Command::Run { which, tell: false, history: None, engine: Where::All }) => {
+            let plan = which.plan(&library, true)?;
+            let engines = [Engine::Fabric, Engine::Turmoil, Engine::Live];
+            Ok(desk.everywhere(&Comparison::of(&plan, &engines, &Hooks::default())))
+        }
         Some(Command::Run { which, tell, history, engine }) => {
-            let outcome = match engine {
-                Engine::Fabric => judged(&which.plan(&library)?, &Options::default()),
-                Engine::Live => fusion_sim::engines::live::judged(&which.plan(&library)?)?,
-            };
+            let Some(engine) = engine.one() else { bail!("{ONE_HISTORY}") };
+            let outcome =
+                engine.judged(&which.plan(&library, engine == Engine::Turmoil)?, &Hooks::default())?;
             if let Some(file) = history {
-                let file = std::fs::File::create(file)?;
-                outcome.history.write_lines(std::io::BufWriter::new(file))?;
+                let unwritten = || format!("the history cannot be written to {}", file.display());
+                let to = std::fs::File::create(file).with_context(unwritten)?;
+                outcome.history.write_lines(std::io::BufWriter::new(to)).with_context(unwritten)?;
             }
             if *tell {
                 narrate(&outcome.history).for_each(|told| println!("{told}"));
@@ -175,14 +223,37 @@ fn run(line: &Line) -> Result<Ruling> {
             desk.one(&outcome);
             Ok(outcome.ruling)
         }
-        Some(Command::Sweep { scenario, seeds, from, story }) => {
+        Some(Command::Sweep { scenario, seeds, from, story, common, engine }) => {
             let mode = if *story { Mode::Story } else { Mode::Swarm };
             ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
-            Ok(desk.sweep(&library.find(scenario)?, *from, *seeds, mode))
+            let scenario = library.find(scenario)?;
+            let engine = match engine {
+                Where::All => {
+                    ensure!(!story, "every seed of a story is compared by `compare`");
+                    let scenarios = &[scenario];
+                    let plans = compare::Batch { scenarios, seeds: *seeds, first: *from, story: false };
+                    return Ok(desk.compare(&plans, *seeds));
+                }
+                Where::Live => bail!("real sockets take real time: play one seed with `run`"),
+                Where::Fabric => Engine::Fabric,
+                Where::Turmoil => Engine::Turmoil,
+            };
+            let common = *common || engine == Engine::Turmoil;
+            let scenario = if common { compare::common(&scenario) } else { scenario };
+            desk.sweep(engine, &scenario, *from, *seeds, mode)
+        }
+        Some(Command::Compare { scenario, seeds, from, at_least }) => {
+            ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
+            let scenarios = match scenario.as_slice() {
+                [] => library.all()?,
+                names => names.iter().map(|name| Ok(library.find(name)?)).collect::<Result<Vec<_>>>()?,
+            };
+            let plans = compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true };
+            Ok(desk.compare(&plans, *at_least))
         }
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which }) => {
-            println!("{}", serde_json::to_string_pretty(&which.plan(&library)?)?);
+            println!("{}", serde_json::to_string_pretty(&which.plan(&library, false)?)?);
             Ok(Ruling::Holds)
         }
         Some(Command::CheckDeterminism { scenario, seeds, plant }) => {
@@ -209,8 +280,22 @@ impl Which {
         if self.swarm { Mode::Swarm } else { Mode::Story }
     }
 
-    fn plan(&self, library: &Library) -> Result<Plan> {
+    /// With `common` as if it had been asked for.
+    fn plan(&self, library: &Library, common: bool) -> Result<Plan> {
         let scenario = library.find(&self.scenario)?;
+        let scenario = if common || self.common { compare::common(&scenario) } else { scenario };
         Ok(Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, self.mode()))
+    }
+}
+
+impl Where {
+    /// The engine; none when it is several.
+    fn one(self) -> Option<Engine> {
+        match self {
+            Self::Fabric => Some(Engine::Fabric),
+            Self::Turmoil => Some(Engine::Turmoil),
+            Self::Live => Some(Engine::Live),
+            Self::All => None,
+        }
     }
 }

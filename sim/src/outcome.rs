@@ -64,18 +64,26 @@ pub struct Line<'a> {
 /// Plays a plan on fabric and judges it.
 #[must_use]
 pub fn judged(plan: &Plan, options: &Options) -> Outcome {
-    let watch = Stopwatch::start();
-    // Whatever panics in one world must not take the other seeds of a sweep with it.
-    let played =
-        catch_unwind(AssertUnwindSafe(|| Outcome::of(plan, "fabric", fabric::run(plan, options), watch)));
-    played.unwrap_or_else(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
-        Outcome::of(plan, "fabric", Run::failed(format!("the simulator itself panicked: {said}")), watch)
-    })
+    Outcome::guarded(plan, "fabric", || fabric::run(plan, options))
 }
 
 impl Outcome {
+    /// What became of `play`. Whatever panics in one world must not take the others of a batch with it.
+    pub(crate) fn guarded(plan: &Plan, engine: &'static str, play: impl FnOnce() -> Run) -> Self {
+        let watch = Stopwatch::start();
+        let run = catch_unwind(AssertUnwindSafe(play)).unwrap_or_else(|panic| {
+            let said = panic.downcast_ref::<String>().map(String::as_str);
+            let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no words");
+            Run::failed(format!("the simulator itself panicked: {said}"))
+        });
+        Self::of(plan, engine, run, watch)
+    }
+
+    /// A run that was not played, and why.
+    pub(crate) fn unplayed(plan: &Plan, engine: &'static str, why: String) -> Self {
+        Self::guarded(plan, engine, || Run::failed(why))
+    }
+
     pub(crate) fn of(plan: &Plan, engine: &'static str, run: Run, watch: Stopwatch) -> Self {
         let verdicts = judge_all(&run.history);
         let ruling = if run.failure.is_some() { Ruling::Violated } else { ruling_of(&verdicts) };
@@ -120,7 +128,12 @@ impl Outcome {
     #[must_use]
     pub fn reproduce(&self) -> String {
         let swarm = if self.mode == Mode::Swarm { " --swarm" } else { "" };
-        let engine = if self.engine == "fabric" { "" } else { " --engine live" };
+        let engine = match self.engine {
+            "fabric" => String::new(),
+            // A program of its own.
+            "madsim" => return format!("cargo xtask sim madsim {} --seed {}", self.scenario, self.seed),
+            engine => format!(" --engine {engine}"),
+        };
         format!("cargo xtask sim run {} --seed {}{swarm}{engine}", self.scenario, self.seed)
     }
 

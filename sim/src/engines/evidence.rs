@@ -134,6 +134,13 @@ impl Probe for MachineProbe {
     }
 }
 
+/// The probe of a machine that reports to nobody.
+pub(super) struct Silent;
+
+impl Probe for Silent {
+    fn log(&self, _: Level, _: &'static str, _: Value) {}
+}
+
 /// What a relay says of its legs (MED-005); nothing of any other service.
 pub(super) fn legs_of(host: &str, service: &Service) -> Vec<(String, LegCounters)> {
     match service {

@@ -39,8 +39,8 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the plan has faults, or this machine cannot serve the federation.
 pub fn judged(plan: &Plan) -> Result<Outcome> {
-    if let Some(fault) = plan.faults.first() {
-        bail!("the live engine cannot express the fault \"{}\" ({})", fault.id, fault.fault.family());
+    if let Some(why) = refusal(plan) {
+        bail!(why);
     }
     let watch = Stopwatch::start();
     let mut plan = plan.clone();
@@ -50,6 +50,13 @@ pub fn judged(plan: &Plan) -> Result<Outcome> {
     let run = runtime.block_on(run(&plan))?;
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(Outcome::of(&plan, "live", run, watch))
+}
+
+/// Why real sockets cannot play a plan; nothing when they can.
+#[must_use]
+pub fn refusal(plan: &Plan) -> Option<String> {
+    let fault = plan.faults.first()?;
+    Some(format!("the live engine cannot express `{}` (fault {})", fault.fault.family(), fault.id))
 }
 
 async fn run(plan: &Plan) -> Result<Run> {

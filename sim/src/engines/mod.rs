@@ -3,3 +3,5 @@
 pub mod evidence;
 pub mod fabric;
 pub mod live;
+#[cfg(not(madsim))]
+pub mod turmoil;
