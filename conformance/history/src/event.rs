@@ -6,7 +6,7 @@
 use fusion_protocol::conversation::{Activity, Conversation, Kind, PeerLookup};
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::locus::{ActiveLocus, Locus, ParticipantState};
-use fusion_protocol::map::Resolution;
+use fusion_protocol::map::{DomainRecord, Resolution};
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, ClusterName, Code, Count, Domain, Incarnation, Url, Uuid};
 use serde::{Deserialize, Serialize};
@@ -196,6 +196,10 @@ pub enum Call {
     Provision { user: Address, cluster: ClusterName },
     /// An admin deletes a user.
     Deprovision { user: Address, cluster: ClusterName },
+    /// An org claims a domain, naming its clusters (MAP-002).
+    Claim { domain: Domain, org: String, clusters: Vec<ClusterName> },
+    /// A domain is looked up in the provider's map (MAP-003).
+    ReadDomain { domain: Domain },
     /// A user logs in at a cluster (SEC-002).
     LogIn { cluster: ClusterName },
     /// A user exchanges the token for one of another cluster (SEC-003).
@@ -269,6 +273,8 @@ pub enum Answer {
     Provisioned { incarnation: Option<Incarnation> },
     /// A token was issued.
     Token { audience: String },
+    /// A domain was claimed, or looked up.
+    Domain(DomainRecord),
     /// An address was resolved.
     Resolved(Resolution),
     /// A device is connected.

@@ -18,7 +18,15 @@ use crate::judge::Judge;
 pub fn judges() -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(mapping::SameResolutionEverywhere),
+        Box::new(mapping::OneOwner),
+        Box::new(mapping::WholeSetOfClusters),
+        Box::new(mapping::OneOrgAtATime),
+        Box::new(mapping::ReplicaOutlivesTheProvider),
+        Box::new(mercury::EveryDeviceIsReached),
         Box::new(mercury::GaplessDelivery),
+        Box::new(mercury::MissedIsTold),
+        Box::new(mercury::NobodyWaitsForTheSlow),
+        Box::new(mercury::OneSocketAtATime),
         Box::new(rendezvous::OneHome),
         Box::new(rendezvous::IndexBeforeNotification),
         Box::new(rendezvous::FoundBothWays),
@@ -31,9 +39,18 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(locus::CallingIsJoining),
         Box::new(locus::GlareIsOneCall),
         Box::new(locus::OneActiveCall),
+        Box::new(locus::DecidedAtHome),
+        Box::new(locus::RingingEnds),
+        Box::new(locus::Ghosts),
+        Box::new(locus::RevisionsOnlyRise),
+        Box::new(locus::GroupCallsHold),
         Box::new(media::MediaEndsWithTheCall),
         Box::new(conservation::PacketsAreConserved),
-        Box::new(security::TokenForOneCluster),
+        Box::new(security::TOKEN_FOR_ONE_CLUSTER),
+        Box::new(security::CALLS_ARE_BOUND),
+        Box::new(security::OWN_OBJECTS_ONLY),
+        Box::new(security::PARTICIPANTS_ONLY),
+        Box::new(security::ISSUER_SPEAKS_FOR_ITS_OWN),
         Box::new(privacy::NoPrivateByteAtTheProvider),
     ]
 }
@@ -57,8 +74,20 @@ mod tests {
     use std::sync::LazyLock;
     use std::time::Duration;
 
-    /// Judges of what does not happen in the story below: media, and what only faults bring about.
-    const WITHOUT_A_CASE: &[&str] = &["media-ends-with-the-call", "packets-are-conserved", "index-repair"];
+    /// Judges of what does not happen in the story below: media, second devices, groups, the end of a call,
+    /// and what only faults bring about.
+    const WITHOUT_A_CASE: &[&str] = &[
+        "media-ends-with-the-call",
+        "packets-are-conserved",
+        "index-repair",
+        "every-device-is-reached",
+        "missed-is-told",
+        "nobody-waits-for-the-slow",
+        "one-socket-at-a-time",
+        "ringing-ends",
+        "ghosts",
+        "group-calls-hold",
+    ];
 
     /// Alice and Bob create at once, chat, call each other at once; everything ends as it must.
     fn everything() -> Story {
@@ -74,7 +103,8 @@ mod tests {
         story.is_told_of("bob", &won, 1);
         story.has_in_index("bob", &[&won]);
         let ringing = locus(&won, LocusState::Initializing, 1, &[("alice", Joined), ("bob", Notified)]);
-        let both = locus(&won, LocusState::Active, 1, &[("alice", Joined), ("bob", Joined)]);
+        let mut both = locus(&won, LocusState::Active, 1, &[("alice", Joined), ("bob", Joined)]);
+        both.rev = both.rev.next();
         let alice = story.asks("alice", testing::join(&ringing.url, 0, "alice"));
         let bob = story.asks("bob", testing::join(&ringing.url, 0, "bob"));
         story.answers(alice, testing::joined(&ringing));
@@ -107,7 +137,9 @@ mod tests {
         let ids: BTreeSet<&str> = judges().iter().flat_map(|judge| judge.requirements()).copied().collect();
         assert_eq!(names.len(), judges().len());
         assert!(ids.iter().all(|id| id.split_once('-').is_some()), "{ids:?}");
-        assert!(judges().iter().all(|judge| !judge.evidence().is_empty() && !judge.requirements().is_empty()));
+        assert!(
+            judges().iter().all(|judge| !judge.evidence().is_empty() && !judge.requirements().is_empty())
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use fusion_protocol::Url;
+use fusion_protocol::{ClusterName, Url};
 use fusion_protocol::conversation::Activity;
 use fusion_protocol::locus::{Locus, LocusState, ParticipantState};
 use serde::Serialize;
@@ -78,6 +78,8 @@ impl fmt::Display for Call {
         match self {
             Self::Provision { user, cluster } => write!(f, "provisions {} at {cluster}", user.as_str()),
             Self::Deprovision { user, cluster } => write!(f, "deletes {} at {cluster}", user.as_str()),
+            Self::Claim { domain, org, .. } => write!(f, "claims {domain} for {org}"),
+            Self::ReadDomain { domain } => write!(f, "looks {domain} up"),
             Self::LogIn { cluster } => write!(f, "logs in at {cluster}"),
             Self::Exchange { cluster } => write!(f, "exchanges the token for one of {cluster}"),
             Self::Resolve { user, via } => write!(f, "resolves {} via {via}", user.as_str()),
@@ -93,6 +95,7 @@ impl fmt::Display for Call {
             Self::ReadConversation { conversation } => write!(f, "reads the state of {conversation}"),
             Self::ReadIndex { after } => write!(f, "reads the own index after {after}"),
             Self::ReadLocus { locus } => write!(f, "reads {locus}"),
+            Self::ReadLocusSince { locus, since } => write!(f, "reads what is new in {locus} since {since}"),
             Self::Join { locus, expect, device } => {
                 write!(f, "joins {locus} with {device}, expecting {expect}")
             }
@@ -129,6 +132,10 @@ impl fmt::Display for Answer {
             Self::Nothing {} => f.write_str("nothing to say"),
             Self::Provisioned { .. } => f.write_str("provisioned"),
             Self::Token { audience } => write!(f, "a token for {audience}"),
+            Self::Domain(record) => {
+                let clusters: Vec<&str> = record.clusters.iter().map(ClusterName::as_str).collect();
+                write!(f, "{} of {} at {}", record.domain, record.org, clusters.join(", "))
+            }
             Self::Resolved(found) => write!(f, "served by {}", found.record.cluster),
             Self::Connected { id } => write!(f, "device {id}"),
             Self::Conversation { created, conversation } => {
@@ -157,6 +164,7 @@ impl fmt::Display for Answer {
                 write!(f, "index [{}], cursor {cursor}", shown.join(", "))
             }
             Self::Locus { locus } => show_locus(f, locus),
+            Self::LocusUnchanged { rev } => write!(f, "nothing new, revision {rev}"),
             Self::Joined { locus, leg } => {
                 f.write_str("joined ")?;
                 show_locus(f, locus)?;

@@ -1,8 +1,16 @@
 //! Mapping: where a user is (MAP).
 
+mod claims;
+mod one_org;
+mod replica;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fusion_protocol::{Address, ClusterName, Code, Incarnation};
+
+pub(super) use claims::{OneOwner, WholeSetOfClusters};
+pub(super) use one_org::OneOrgAtATime;
+pub(super) use replica::ReplicaOutlivesTheProvider;
 
 use crate::event::{Answer, Call};
 use crate::facts::{Asked, Facts};

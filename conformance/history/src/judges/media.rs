@@ -1,4 +1,11 @@
-//! Media: who may send, and until when (MED).
+//! Media: who may send, and until when (MED-001); where they go ([`choice`]), and what becomes of them when
+//! a relay goes down ([`survival`]).
+
+mod choice;
+mod legs;
+mod survival;
+#[cfg(test)]
+mod testing;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +14,8 @@ use fusion_protocol::mercury::EventType;
 use fusion_protocol::{ClusterName, Url, Uuid};
 use serde_json::Value;
 
+pub(super) use self::choice::{NearestOwnRelay, OwnCallsStayHome};
+pub(super) use self::survival::CallsSurviveRelays;
 use crate::event::{Answer, Body, Call, EventId, FaultPhase, Media, WorldCluster};
 use crate::facts::Facts;
 use crate::judge::{Casebook, Evidence, Judge};
@@ -266,38 +275,14 @@ fn millis(us: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::testing::{account, call};
     use super::*;
-    use crate::event::MediaSource;
     use crate::judge::Ruling;
     use crate::testing::{Story, conversation_url, join, locus, locus_read};
-    use fusion_protocol::locus::Locus;
     use fusion_protocol::locus::ParticipantState::{Joined, Left};
     use std::time::Duration;
 
     const SECOND: u64 = 1_000_000;
-
-    fn call() -> Locus {
-        let members = [("alice", Joined), ("bob", Joined)];
-        locus(&conversation_url("a", 1), LocusState::Active, 1, &members)
-    }
-
-    fn account(leg: u128, received: &[(u32, u64)]) -> Media {
-        let source = |(ssrc, last_us): &(u32, u64)| {
-            let (ssrc, last_us) = (*ssrc, *last_us);
-            MediaSource { ssrc, packets: 5, out_of_order: 0, duplicates: 0, last_us }
-        };
-        Media {
-            leg: Uuid::from_u128(leg),
-            locus: call().url,
-            instance: call().instance,
-            ssrc: leg as u32,
-            bound: true,
-            sent: 5,
-            received: received.iter().map(source).collect(),
-            last_received_us: received.iter().map(|(_, last_us)| *last_us).max(),
-            silences: vec![],
-        }
-    }
 
     #[test]
     fn only_faults_at_the_home_or_its_relays_excuse_it() {

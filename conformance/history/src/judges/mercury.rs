@@ -1,5 +1,13 @@
 //! Mercury: what a device is told, and in which order (MER).
 
+mod reached;
+mod resync;
+mod sessions;
+mod slow;
+mod streams;
+#[cfg(test)]
+mod testing;
+
 use std::collections::BTreeMap;
 
 use fusion_protocol::Uuid;
@@ -7,6 +15,11 @@ use fusion_protocol::Uuid;
 use crate::event::{Body, Call, Event, EventId, SocketChange};
 use crate::facts::{Facts, Moment};
 use crate::judge::{Casebook, Evidence, Judge};
+
+pub(super) use reached::EveryDeviceIsReached;
+pub(super) use resync::MissedIsTold;
+pub(super) use sessions::OneSocketAtATime;
+pub(super) use slow::NobodyWaitsForTheSlow;
 
 /// MER-002: a device's events are numbered without gaps, also across sockets; only a re-sync
 /// may jump (MER-005). A number that comes again is the same event again.

@@ -5,18 +5,42 @@ use crate::facts::{Asked, Facts};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::text::word;
 
-/// SEC-003: a token is good for one cluster only, and a foreign issuer's is never exchanged.
+/// Everything that was tried against one requirement must be refused, for the reason that was expected.
 ///
 /// A case is a trespass that was tried and answered.
-pub(super) struct TokenForOneCluster;
+pub(super) struct MustBeRefused {
+    name: &'static str,
+    requirements: &'static [&'static str],
+}
 
-impl Judge for TokenForOneCluster {
+/// SEC-003: a token is good for one cluster only, and a foreign issuer's is never exchanged.
+pub(super) const TOKEN_FOR_ONE_CLUSTER: MustBeRefused =
+    MustBeRefused { name: "token-for-one-cluster", requirements: &["SEC-003"] };
+
+/// SEC-004: a cluster's call is good for its method, URL and body, at the cluster it was made to, for a
+/// minute.
+pub(super) const CALLS_ARE_BOUND: MustBeRefused =
+    MustBeRefused { name: "calls-are-bound", requirements: &["SEC-004"] };
+
+/// SEC-005: a cluster writes and notifies about its own objects only.
+pub(super) const OWN_OBJECTS_ONLY: MustBeRefused =
+    MustBeRefused { name: "own-objects-only", requirements: &["SEC-005"] };
+
+/// SEC-006: a pointer to an object gives no right to it.
+pub(super) const PARTICIPANTS_ONLY: MustBeRefused =
+    MustBeRefused { name: "participants-only", requirements: &["SEC-006"] };
+
+/// SEC-009: an issuer speaks only for those whom the receiver's own resolution finds there.
+pub(super) const ISSUER_SPEAKS_FOR_ITS_OWN: MustBeRefused =
+    MustBeRefused { name: "issuer-speaks-for-its-own", requirements: &["SEC-009"] };
+
+impl Judge for MustBeRefused {
     fn name(&self) -> &'static str {
-        "token-for-one-cluster"
+        self.name
     }
 
     fn requirements(&self) -> &'static [&'static str] {
-        &["SEC-003"]
+        self.requirements
     }
 
     fn evidence(&self) -> &'static [Evidence] {
@@ -24,22 +48,17 @@ impl Judge for TokenForOneCluster {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        trespasses(facts, "SEC-003", case);
-    }
-}
-
-/// Each trespass against a requirement must be refused, by the code that was expected. Another code is
-/// no proof: the door may have been shut for another reason.
-pub(super) fn trespasses(facts: &Facts<'_>, requirement: &str, case: &mut Casebook) {
-    for asked in facts.calls() {
-        if let Call::Trespass { requirement: against, .. } = asked.call
-            && against == requirement
-        {
-            judge_trespass(asked, case);
+        for asked in facts.calls() {
+            if let Call::Trespass { requirement, .. } = asked.call
+                && self.requirements.contains(&requirement.as_str())
+            {
+                judge_trespass(asked, case);
+            }
         }
     }
 }
 
+/// A refusal by another code is no proof: the door may have been shut for another reason.
 fn judge_trespass(asked: &Asked<'_>, case: &mut Casebook) {
     let Call::Trespass { what, expect, .. } = asked.call else { return };
     match asked.back.map(|back| back.outcome) {
@@ -81,7 +100,7 @@ mod tests {
         let mut story = Story::new();
         story.is_refused("alice", trespass(), Code::WrongAudience);
         story.does("alice", trespass(), Answer::Nothing {});
-        let verdict = TokenForOneCluster.judge(story.told());
+        let verdict = TOKEN_FOR_ONE_CLUSTER.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached, verdict.violated), (Ruling::Violated, 2, 1));
         assert_eq!(
             verdict.violations[0].fingerprint,
@@ -93,7 +112,7 @@ mod tests {
     fn a_refusal_by_the_right_code_holds() {
         let mut story = Story::new();
         story.is_refused("alice", trespass(), Code::WrongAudience);
-        let verdict = TokenForOneCluster.judge(story.told());
+        let verdict = TOKEN_FOR_ONE_CLUSTER.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
     }
 
@@ -102,7 +121,7 @@ mod tests {
         let mut story = Story::new();
         story.is_refused("alice", trespass(), Code::WrongAudience);
         story.is_refused("alice", trespass(), Code::NotFound);
-        let verdict = TokenForOneCluster.judge(story.told());
+        let verdict = TOKEN_FOR_ONE_CLUSTER.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Unknown, 1));
     }
 
@@ -112,7 +131,7 @@ mod tests {
         let (what, requirement) = ("somebody's index".to_owned(), "SEC-010".to_owned());
         let call = Call::Trespass { what, requirement, expect: Code::Forbidden };
         story.does("alice", call, Answer::Nothing {});
-        let verdict = TokenForOneCluster.judge(story.told());
+        let verdict = TOKEN_FOR_ONE_CLUSTER.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached, verdict.had_no_case()), (Ruling::Unknown, 0, true));
     }
 }

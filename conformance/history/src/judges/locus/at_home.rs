@@ -121,7 +121,8 @@ fn judge_alone(facts: &Facts<'_>, asked: &Asked<'_>, locus: &Url, home: &Cluster
     case.reached();
     if !decided {
         let who = asked.actor.as_str();
-        let statement = format!("{home} could reach nobody else, and {who}'s join of {locus} waited for somebody");
+        let statement =
+            format!("{home} could reach nobody else, and {who}'s join of {locus} waited for somebody");
         case.violated("asks-others", statement, asked.events());
     }
 }
@@ -138,8 +139,7 @@ fn is_alone(facts: &Facts<'_>, asked: &Asked<'_>, locus: &Url, home: &ClusterNam
         .map(|user| user.cluster.as_str())
         .peekable();
     let faults = facts.faults();
-    others.peek().is_some()
-        && others.all(|other| faults.part(home.as_str(), other, asked.at_us, due_us))
+    others.peek().is_some() && others.all(|other| faults.part(home.as_str(), other, asked.at_us, due_us))
 }
 
 #[cfg(test)]
@@ -202,10 +202,9 @@ mod tests {
 
     #[test]
     fn a_home_that_reaches_nobody_answers_at_once() {
-        for (family, detail) in [
-            ("partition", json!({ "a": ["a"], "b": ["b", "c"] })),
-            ("crash", json!({ "host": "b" })),
-        ] {
+        for (family, detail) in
+            [("partition", json!({ "a": ["a"], "b": ["b", "c"] })), ("crash", json!({ "host": "b" }))]
+        {
             let (mut story, asked) = alice_calls_alone(detail, family);
             story.answers(asked, joined(&call(Joined, Notified)));
             ends(&mut story);

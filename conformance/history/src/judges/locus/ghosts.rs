@@ -102,7 +102,9 @@ impl<'h> Heard<'h> {
         for event in facts.seen() {
             match &event.body {
                 Body::Phase { phase: Phase::Heal } => heard.healed_us = Some(event.at_us),
-                Body::State { concept, subject, state, detail } if concept == "locus" && state == "INACTIVE" => {
+                Body::State { concept, subject, state, detail }
+                    if concept == "locus" && state == "INACTIVE" =>
+                {
                     let instance = detail.get("instance").and_then(count);
                     if let Some((url, instance)) = known.get(subject.as_str()).zip(instance) {
                         heard.is_over(url, event.at_us, event.id, instance);
@@ -123,14 +125,16 @@ impl<'h> Heard<'h> {
 
     /// A device that acts is alive.
     fn acts(&mut self, asked: &Asked<'h>, back: Back<'h>) {
-        if let (Call::Join { locus, .. } | Call::Renew { locus, .. }, Some(_)) = (asked.call, asked.answer()) {
+        if let (Call::Join { locus, .. } | Call::Renew { locus, .. }, Some(_)) = (asked.call, asked.answer())
+        {
             self.alive.insert((asked.actor, locus), (asked.at_us, back.id));
         }
     }
 
     /// The end of a call is written into the list with the event that tells of it.
     fn told(&mut self, event: &'h Event) {
-        let Body::Deliver { user, event_type: EventType::LocusEnded, resource, data, .. } = &event.body else {
+        let Body::Deliver { user, event_type: EventType::LocusEnded, resource, data, .. } = &event.body
+        else {
             return;
         };
         let number = |name: &str| data.get(name).and_then(count);
@@ -161,10 +165,12 @@ impl<'h> Heard<'h> {
             if let Some((told, known)) = before.checked_sub(1).map(|at| known[at]) {
                 let (who, url) = (asked.actor.as_str(), &entry.locus_url);
                 if shown < known.at {
-                    let statement = format!("{who}'s list had {url} at {:?} and shows it at {shown:?}", known.at);
+                    let statement =
+                        format!("{who}'s list had {url} at {:?} and shows it at {shown:?}", known.at);
                     case.violated("list-went-back", statement, asked.events().chain([told]));
                 } else if known.over && shown == known.at && entry.state != LocusState::Inactive {
-                    let statement = format!("{who} was told that a call of {url} is over, and the list has it");
+                    let statement =
+                        format!("{who} was told that a call of {url} is over, and the list has it");
                     case.violated("ghost-call", statement, asked.events().chain([told]));
                 }
             }
@@ -187,7 +193,8 @@ impl<'h> Heard<'h> {
             let statement = format!("call {instance} of {url} goes on and nobody is in it");
             case.violated("empty-goes-on", statement, asked.events());
         }
-        let over = if locus.state == LocusState::Inactive { instance } else { Count(instance.0.saturating_sub(1)) };
+        let over =
+            if locus.state == LocusState::Inactive { instance } else { Count(instance.0.saturating_sub(1)) };
         self.is_over(url, back.at_us, back.id, over.0);
         // A call that was taken over began its leases when nobody saw it.
         if !locus.replaces.is_empty() {
@@ -288,10 +295,10 @@ mod tests {
     use std::time::Duration;
 
     fn call(state: LocusState, alice: ParticipantState, bob: ParticipantState) -> Locus {
-        let mut call =
-            locus(&conversation_url("a", 1), state, 1, &[("alice", alice), ("bob", bob)]);
+        let mut call = locus(&conversation_url("a", 1), state, 1, &[("alice", alice), ("bob", bob)]);
         for part in call.participants.iter_mut().filter(|part| part.state == Joined) {
-            part.devices = vec![if part.user.as_str().starts_with("bob") { "bob1" } else { "alice1" }.to_owned()];
+            part.devices =
+                vec![if part.user.as_str().starts_with("bob") { "bob1" } else { "alice1" }.to_owned()];
         }
         call
     }

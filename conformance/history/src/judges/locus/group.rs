@@ -61,7 +61,8 @@ impl Judge for GroupCallsHold {
                     let Some(locus) = locus_of(asked) else { continue };
                     let known = facts.conversations().at(&locus.conversation_url);
                     let is_group = known.is_some_and(|known| known.kind == Some(Kind::Group));
-                    if is_group && !shrunk.contains(&locus.conversation_url) && !deleted.contains(asked.actor) {
+                    if is_group && !shrunk.contains(&locus.conversation_url) && !deleted.contains(asked.actor)
+                    {
                         heard.judge(asked, back, locus, case);
                     }
                 }
@@ -78,7 +79,9 @@ fn shrunk<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Url> {
     let calls = facts.calls().iter();
     calls
         .filter_map(|asked| match asked.call {
-            Call::Post { conversation, verb, .. } if verb == "remove" || verb == "leave" => Some(conversation),
+            Call::Post { conversation, verb, .. } if verb == "remove" || verb == "leave" => {
+                Some(conversation)
+            }
             _ => None,
         })
         .collect()
@@ -125,7 +128,8 @@ impl<'h> Heard<'h> {
             self.judged.entry((url, of_theirs)).or_default().insert(&part.user);
             let events = || asked.events().chain([joined.at]);
             if joined.instance < instance {
-                let statement = format!("{who} is in call {of_theirs} of {url}, and call {instance} has begun");
+                let statement =
+                    format!("{who} is in call {of_theirs} of {url}, and call {instance} has begun");
                 case.violated("call-beside-call", statement, events());
             } else if locus.state == LocusState::Inactive {
                 let statement = format!("call {instance} of {url} is over, and {who} is in it");

@@ -110,7 +110,8 @@ impl<'h> Heard<'h> {
         let rings = part.state == ParticipantState::Notified;
         if rings && limit.is_some_and(|limit| asked.at_us > limit) {
             self.judged.insert(key);
-            let statement = format!("call {instance} of {url} rings for {who} long after it should be missed");
+            let statement =
+                format!("call {instance} of {url} rings for {who} long after it should be missed");
             case.violated("rings-for-ever", statement, asked.events());
         }
         let joined = self.joins.get(&(url, &part.user));
@@ -167,10 +168,12 @@ fn judge_devices(facts: &Facts<'_>, case: &mut Casebook) {
                         || told.data.get("participantState").and_then(Value::as_str) == Some("JOINED"))
             };
             case.reached();
-            if device.told_after(resource, rang.id).find(silenced).is_none() && !device.resynced_after(rang.id)
+            if device.told_after(resource, rang.id).find(silenced).is_none()
+                && !device.resynced_after(rang.id)
             {
                 let (host, who) = (device.host, asked.host);
-                let statement = format!("{resource} was answered on {who}, and {host} was not told to be quiet");
+                let statement =
+                    format!("{resource} was answered on {who}, and {host} was not told to be quiet");
                 case.violated("not-silenced", statement, asked.events().chain([rang.id]));
             }
         }
