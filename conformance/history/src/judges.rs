@@ -2,6 +2,7 @@
 
 mod conservation;
 mod conversation;
+mod durability;
 mod floor;
 mod locus;
 mod mapping;
@@ -10,6 +11,9 @@ mod mercury;
 mod privacy;
 mod rendezvous;
 mod security;
+mod session;
+mod set_once;
+mod survivability;
 
 use crate::judge::Judge;
 
@@ -35,6 +39,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(conversation::OnePerPair),
         Box::new(conversation::LowerRankWins),
         Box::new(conversation::Convergence),
+        Box::new(conversation::RacesAreSettled),
         Box::new(locus::OneLocusUrl),
         Box::new(locus::CallingIsJoining),
         Box::new(locus::GlareIsOneCall),
@@ -45,6 +50,9 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(locus::RevisionsOnlyRise),
         Box::new(locus::GroupCallsHold),
         Box::new(media::MediaEndsWithTheCall),
+        Box::new(media::OwnCallsStayHome),
+        Box::new(media::NearestOwnRelay),
+        Box::new(media::CallsSurviveRelays),
         Box::new(conservation::PacketsAreConserved),
         Box::new(security::TOKEN_FOR_ONE_CLUSTER),
         Box::new(security::CALLS_ARE_BOUND),
@@ -52,6 +60,9 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(security::PARTICIPANTS_ONLY),
         Box::new(security::ISSUER_SPEAKS_FOR_ITS_OWN),
         Box::new(privacy::NoPrivateByteAtTheProvider),
+        Box::new(survivability::GoesOnWithoutTheProvider),
+        Box::new(survivability::OthersAreUnaffected),
+        Box::new(durability::AcknowledgedIsKept),
     ]
 }
 
@@ -78,6 +89,12 @@ mod tests {
     /// and what only faults bring about.
     const WITHOUT_A_CASE: &[&str] = &[
         "media-ends-with-the-call",
+        "own-calls-stay-home",
+        "nearest-own-relay",
+        "calls-survive-relays",
+        "goes-on-without-the-provider",
+        "others-are-unaffected",
+        "acknowledged-is-kept",
         "packets-are-conserved",
         "index-repair",
         "every-device-is-reached",
@@ -112,9 +129,12 @@ mod tests {
         let call = serde_json::json!({ "instance": "1", "rev": "2" });
         story.is_told("bob", EventType::LocusRinging, &both.url, call.clone());
         story.is_told("alice", EventType::LocusChanged, &both.url, call);
-        let (what, requirement) = ("a foreign token".to_owned(), "SEC-003".to_owned());
-        let trespass = Call::Trespass { what, requirement, expect: Code::WrongAudience };
-        story.is_refused("bob", trespass, Code::WrongAudience);
+        for requirement in ["SEC-003", "SEC-004", "SEC-005", "SEC-006", "SEC-009"] {
+            let (what, requirement) = ("a foreign token".to_owned(), requirement.to_owned());
+            let trespass = Call::Trespass { what, requirement, expect: Code::WrongAudience };
+            story.is_refused("bob", trespass, Code::WrongAudience);
+        }
+        claim_at_once(&mut story);
         story.comes_to_rest();
         let merged = [message("alice", "one", 1), message("bob", "two", 2)];
         for (who, other) in [("alice", "bob"), ("bob", "alice")] {
@@ -125,10 +145,37 @@ mod tests {
             story.does(who, Call::ReadLocus { locus: both.url.clone() }, locus_read(&both));
             story.does(who, Call::ListLoci {}, Answer::Loci { loci: vec![active(&both, Joined)] });
             let via = testing::home_of(who);
+            story.does(who, Call::Resolve { user: user("bob"), via: via.clone() }, resolved("bob", "b"));
             story.does(who, Call::Resolve { user: user("bob"), via }, resolved("bob", "b"));
         }
         story.is_searched("provider", "log", vec![]);
         story
+    }
+
+    /// Two orgs claim a domain at once, and one of them gives it an address that the consumer org had.
+    fn claim_at_once(story: &mut Story) {
+        let domain: fusion_protocol::Domain = "corp.example".parse().expect("a domain");
+        let claim = |org: &str, at: &str| {
+            let clusters = vec![testing::cluster(at)];
+            Call::Claim { domain: domain.clone(), org: org.to_owned(), clusters }
+        };
+        let record = Answer::Domain(fusion_protocol::map::DomainRecord {
+            domain: domain.clone(),
+            org: "acme".to_owned(),
+            clusters: vec![testing::cluster("a")],
+            version: fusion_protocol::Count(1),
+            ttl_seconds: 300,
+        });
+        let (won, lost) = (story.asks("alice", claim("acme", "a")), story.asks("bob", claim("bravo", "b")));
+        story.answers(won, record.clone());
+        story.refuses(lost, Code::DomainClaimed);
+        story.does("carol", Call::ReadDomain { domain }, record);
+        let provision = |at: &str| {
+            let user = "dan@corp.example".parse().expect("an address");
+            Call::Provision { user, cluster: testing::cluster(at) }
+        };
+        story.does("alice", provision("a"), Answer::Provisioned { incarnation: None });
+        story.is_refused("carol", provision("c"), Code::Forbidden);
     }
 
     #[test]

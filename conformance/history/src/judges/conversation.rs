@@ -4,8 +4,10 @@ mod convergence;
 mod one_per_pair;
 mod order;
 mod race;
+mod settled;
 
 pub(super) use convergence::Convergence;
 pub(super) use one_per_pair::OnePerPair;
 pub(super) use order::GaplessOrder;
 pub(super) use race::LowerRankWins;
+pub(super) use settled::RacesAreSettled;

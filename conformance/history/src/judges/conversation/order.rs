@@ -8,7 +8,7 @@ use fusion_protocol::{Address, Url};
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Moment};
 use crate::judge::{Casebook, Evidence, Judge};
-use crate::judges::floor::Floor;
+use crate::judges::session::{Known, Session};
 
 /// CNV-001: the home gives each activity a gapless `seq`; all readers see that order; read-your-writes
 /// and monotonic reads hold for every participant.
@@ -99,9 +99,9 @@ fn judge_page(
 struct Seen<'h> {
     streams: BTreeMap<&'h str, Stream>,
     /// By user and stream: the highest `seq` known to the user from then on.
-    known_to: BTreeMap<(&'h Address, &'h str), Floor>,
+    known_to: Session<(&'h Address, &'h str)>,
     /// By author and stream: the highest own `seq` from then on.
-    own: BTreeMap<(&'h Address, &'h str), Floor>,
+    own: Session<(&'h Address, &'h str)>,
 }
 
 #[derive(Default)]
@@ -137,8 +137,8 @@ impl<'h> Seen<'h> {
     }
 
     fn reading(&mut self, asked: &Asked<'h>, at: EventId, url: &'h Url, last_seq: u64, case: &mut Casebook) {
-        let floor = self.known_to.entry((asked.actor, url.as_str())).or_default();
-        if let Some((before, known)) = floor.at(asked.id) {
+        let key = (asked.actor, url.as_str());
+        if let Some(Known { value: known, at: before }) = self.known_to.known(&key, asked) {
             case.reached();
             if last_seq < known {
                 let who = asked.actor.as_str();
@@ -147,7 +147,7 @@ impl<'h> Seen<'h> {
                 case.violated("went-back", statement, asked.events().chain([before]));
             }
         }
-        floor.rise(at, last_seq);
+        self.known_to.learn(key, at, last_seq);
     }
 
     fn writing(
@@ -160,19 +160,19 @@ impl<'h> Seen<'h> {
         case: &mut Casebook,
     ) {
         let seq = activity.seq.0;
-        self.known_to.entry((asked.actor, url.as_str())).or_default().rise(at, seq);
+        let key = (asked.actor, url.as_str());
+        self.known_to.learn(key, at, seq);
         if !created {
             return;
         }
-        let floor = self.own.entry((asked.actor, url.as_str())).or_default();
-        if let Some((before, own)) = floor.at(asked.id)
+        if let Some(Known { value: own, at: before }) = self.own.known(&key, asked)
             && seq <= own
         {
             let who = asked.actor.as_str();
             let statement = format!("{who} wrote to {url} after the own seq {own} and got seq {seq}");
             case.violated("author-order", statement, asked.events().chain([before]));
         }
-        floor.rise(at, seq);
+        self.own.learn(key, at, seq);
     }
 }
 
