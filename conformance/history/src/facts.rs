@@ -79,6 +79,8 @@ pub enum Moment<'f, 'h> {
 }
 
 const NO_CALL: u32 = u32::MAX;
+/// The org of the consumer clusters, as worlds call it.
+pub(crate) const CONSUMER: &str = "consumer";
 
 impl<'h> Facts<'h> {
     /// Sorts a history.
@@ -162,6 +164,19 @@ impl<'h> Facts<'h> {
     #[must_use]
     pub fn cluster_of(&self, url: &Url) -> Option<ClusterName> {
         Some(self.template.as_ref()?.locate(url).ok()?.cluster)
+    }
+
+    /// Whether a cluster is one of the consumer org's.
+    #[must_use]
+    pub fn is_consumer(&self, cluster: &ClusterName) -> bool {
+        self.org_of(cluster) == Some(CONSUMER)
+    }
+
+    /// The org of a cluster, as the world knows it.
+    #[must_use]
+    pub fn org_of(&self, cluster: &ClusterName) -> Option<&'h str> {
+        let clusters = &self.world?.clusters;
+        clusters.iter().find(|known| known.name == *cluster).map(|known| known.org.as_str())
     }
 
     /// Whether URLs can be told apart at all.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use fusion_protocol::{ClusterName, Url};
 use fusion_protocol::conversation::Activity;
 use fusion_protocol::locus::{Locus, LocusState, ParticipantState};
+use fusion_protocol::{ClusterName, Url};
 use serde::Serialize;
 
 use crate::event::{Answer, Body, Call, Event, EventId, Outcome};

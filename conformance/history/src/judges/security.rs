@@ -48,12 +48,17 @@ impl Judge for MustBeRefused {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        for asked in facts.calls() {
-            if let Call::Trespass { requirement, .. } = asked.call
-                && self.requirements.contains(&requirement.as_str())
-            {
-                judge_trespass(asked, case);
-            }
+        self.requirements.iter().for_each(|requirement| trespasses(facts, requirement, case));
+    }
+}
+
+/// Each trespass against a requirement must be refused, by the code that was expected.
+pub(super) fn trespasses(facts: &Facts<'_>, requirement: &str, case: &mut Casebook) {
+    for asked in facts.calls() {
+        if let Call::Trespass { requirement: against, .. } = asked.call
+            && against == requirement
+        {
+            judge_trespass(asked, case);
         }
     }
 }

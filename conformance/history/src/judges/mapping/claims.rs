@@ -6,11 +6,8 @@ use fusion_protocol::map::DomainRecord;
 use fusion_protocol::{ClusterName, Code, Domain};
 
 use crate::event::{Answer, Call};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, CONSUMER, Facts};
 use crate::judge::{Casebook, Evidence, Judge};
-
-/// The org of the consumer clusters, as worlds call it.
-const CONSUMER: &str = "consumer";
 
 /// MAP-002: a domain is claimed by at most one org, of racing claims exactly one succeeds, and the
 /// consumer org never claims.
@@ -139,8 +136,9 @@ fn contests<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<&'h Domain, Contest<'f, 'h
     for asked in facts.calls() {
         let (Call::Claim { domain, .. } | Call::ReadDomain { domain }) = asked.call else { continue };
         let contest = contests.entry(domain).or_default();
-        if let Call::Claim { org, .. } = asked.call {
-            contest.claims.push((org, asked));
+        if let Call::Claim { org, clusters, .. } = asked.call {
+            let consumer = clusters.iter().any(|cluster| facts.is_consumer(cluster));
+            contest.claims.push((if consumer { CONSUMER } else { org }, asked));
         }
         if let Some(Answer::Domain(record)) = asked.answer() {
             contest.told.push((record, asked));
@@ -207,7 +205,8 @@ mod tests {
     #[test]
     fn of_two_racing_claims_one_succeeds() {
         let mut story = Story::new();
-        let (acme, bravo) = (story.asks("alice", claim("acme", &["a"])), story.asks("bob", claim("bravo", &["b"])));
+        let (acme, bravo) =
+            (story.asks("alice", claim("acme", &["a"])), story.asks("bob", claim("bravo", &["b"])));
         story.answers(bravo, record("bravo", &["b"]));
         story.refuses(acme, Code::DomainClaimed);
         story.does("carol", Call::ReadDomain { domain: domain() }, record("bravo", &["b"]));
@@ -236,7 +235,8 @@ mod tests {
     fn an_owner_from_before_keeps_the_domain() {
         let mut story = Story::new();
         let acmes: Domain = "acme.example".parse().expect("a domain");
-        let taken = Call::Claim { domain: acmes.clone(), org: "bravo".to_owned(), clusters: vec![cluster("b")] };
+        let taken =
+            Call::Claim { domain: acmes.clone(), org: "bravo".to_owned(), clusters: vec![cluster("b")] };
         let Answer::Domain(record) = record("bravo", &["b"]) else { unreachable!("a record") };
         story.does("bob", taken, Answer::Domain(DomainRecord { domain: acmes, ..record }));
         assert_eq!(kind(&story).as_deref(), Some("one-owner/MAP-002/owner-replaced"));
