@@ -20,6 +20,7 @@ mod provisioning;
 pub mod requirements;
 mod security;
 pub mod self_test;
+mod survivability;
 mod tokens;
 pub mod twins;
 mod wrap;
@@ -96,7 +97,14 @@ pub const MUTANTS: &[Mutant] = &[
     media::ECHO,
     media::HALF_A_TOKEN,
     media::LEGS_STAY_OPEN,
+    media::LENT_FOR_OWN,
+    media::FARTHEST_RELAY,
+    media::DEAD_RELAY_KEPT,
+    media::PACKETS_FROM_NOWHERE,
     privacy::ADDRESS_IN_PROVIDER_LOG,
     privacy::ADDRESS_IN_PROVIDER_STORE,
     privacy::ERRORS_QUOTE,
+    survivability::ASKS_PROVIDER_FIRST,
+    survivability::WAITS_FOR_EVERYBODY,
+    survivability::ANSWERS_BEFORE_DURABLE,
 ];

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use fusion_cluster::{ClusterConfig, Lender};
 use fusion_deployment::{Hooks, Role};
-use fusion_protocol::media::{Datagram, binding_request, parse};
+use fusion_protocol::media::{Datagram, binding_request, parse, rtp};
 use fusion_runtime::Net;
 use fusion_runtime::net::{Listener, Stream, Udp};
 use http::Method;
@@ -16,6 +17,8 @@ use crate::wrap;
 
 /// How many characters of a token a relay looks at.
 const LOOKED_AT: usize = 32;
+/// How far ahead the packets are that a relay makes up.
+const FAR_ON: u16 = 20_000;
 
 /// MED-001: a relay looks at the beginning of a token only.
 pub(crate) const HALF_A_TOKEN: Mutant =
@@ -40,8 +43,49 @@ pub(crate) const LEGS_STAY_OPEN: Mutant = Mutant {
     },
 };
 
+/// MED-002: a cluster takes relays that another org lends it for its own.
+pub(crate) const LENT_FOR_OWN: Mutant = Mutant {
+    name: "lent-for-own",
+    hooks: || {
+        configured(|config| {
+            config.relays.clear();
+            config.borrowed_relays.retain(|relay| relay.lender == Lender::Other);
+            config.borrowed_relays.iter_mut().for_each(|relay| relay.lender = Lender::Org);
+        })
+    },
+};
+
+/// MED-003: a cluster knows the relays of its org's other clusters and not the one next door.
+pub(crate) const FARTHEST_RELAY: Mutant = Mutant {
+    name: "farthest-relay-chosen",
+    hooks: || {
+        configured(|config| {
+            if config.borrowed_relays.iter().any(|relay| relay.lender == Lender::Org) {
+                config.relays.clear();
+            }
+        })
+    },
+};
+
+/// MED-004: a cluster knows one of its relays only: when it dies there is no other.
+pub(crate) const DEAD_RELAY_KEPT: Mutant =
+    Mutant { name: "dead-relay-kept", hooks: || configured(|config| config.relays.truncate(1)) };
+
+/// MED-005: a relay makes another packet of every one.
+pub(crate) const PACKETS_FROM_NOWHERE: Mutant =
+    Mutant { name: "packets-from-nowhere", hooks: || relays(Fault::Multiply) };
+
+fn configured(change: fn(&mut ClusterConfig)) -> Hooks {
+    let configure = move |mut config: ClusterConfig| {
+        change(&mut config);
+        config
+    };
+    Hooks { configure: Some(Arc::new(configure)), ..Hooks::default() }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
+    Multiply,
     HalfToken,
     Silent,
     Echo,
@@ -89,6 +133,10 @@ impl Udp for FaultyUdp {
     async fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         match (self.fault, parse(bytes)) {
             (Fault::Silent, Datagram::Rtp { .. }) => Ok(()),
+            (Fault::Multiply, Datagram::Rtp { ssrc, sequence }) => {
+                self.udp.send_to(bytes, to).await?;
+                self.udp.send_to(&rtp(ssrc, sequence.wrapping_add(FAR_ON), 0, &[]), to).await
+            }
             _ => self.udp.send_to(bytes, to).await,
         }
     }

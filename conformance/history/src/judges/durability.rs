@@ -70,7 +70,8 @@ fn kills(facts: &Facts<'_>) -> BTreeMap<ClusterName, EventId> {
     let clusters = facts.world().map(|world| world.clusters.as_slice()).unwrap_or_default();
     let mut kills = BTreeMap::new();
     for fault in facts.faults().iter().filter(|fault| KILLS.contains(&fault.family)) {
-        for cluster in clusters.iter().filter(|cluster| facts.faults().strikes(fault, cluster.name.as_str())) {
+        for cluster in clusters.iter().filter(|cluster| facts.faults().strikes(fault, cluster.name.as_str()))
+        {
             let last = kills.entry(cluster.name.clone()).or_insert(fault.began);
             *last = fault.began.max(*last);
         }
@@ -149,7 +150,8 @@ impl<'f, 'h> After<'f, 'h> {
         };
         case.reached();
         if !self.activities.contains(&(read.stream.as_str(), id)) {
-            let statement = format!("an activity was accepted in {url}, its home was killed, and it is not there");
+            let statement =
+                format!("an activity was accepted in {url}, its home was killed, and it is not there");
             let excerpt = [asked.id, kill].into_iter().chain(read.events.iter().copied());
             case.violated("acknowledged-activity-lost", statement, excerpt);
         }

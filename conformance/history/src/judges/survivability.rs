@@ -56,7 +56,14 @@ impl Judge for GoesOnWithoutTheProvider {
                 && path.iter().all(|cluster| cluster.org != "consumer")
                 && is_calm(facts, asked, back, &path)
             {
-                judge_call(facts, asked, back, outage, ("failed-without-the-provider", "slow-without-the-provider"), case);
+                judge_call(
+                    facts,
+                    asked,
+                    back,
+                    outage,
+                    ("failed-without-the-provider", "slow-without-the-provider"),
+                    case,
+                );
             }
         }
     }
@@ -293,7 +300,8 @@ mod tests {
 
     #[test]
     fn who_is_refused_or_kept_waiting_without_the_provider_shows_a_violation() {
-        let prints = |ms, outcome| judged(&GoesOnWithoutTheProvider, &during(cut_off(), "alice", ms, outcome)).2;
+        let prints =
+            |ms, outcome| judged(&GoesOnWithoutTheProvider, &during(cut_off(), "alice", ms, outcome)).2;
         let print = |kind| vec![format!("goes-on-without-the-provider/OPS-001/{kind}")];
         assert_eq!(prints(100, unavailable()), print("failed-without-the-provider"));
         assert_eq!(prints(100, Outcome::Unknown {}), print("failed-without-the-provider"));

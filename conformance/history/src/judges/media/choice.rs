@@ -128,7 +128,10 @@ fn judge_choice(
     let relay = opened.relay;
     let (kind, statement) = if opened.of.org != home.org {
         if !home.overflow.contains(&opened.of.name) {
-            ("foreign-without-policy", format!("a call of {} is at {relay}, which nobody lends it", home.name))
+            (
+                "foreign-without-policy",
+                format!("a call of {} is at {relay}, which nobody lends it", home.name),
+            )
         } else if let Some((_, other)) = own().find(|(_, other)| was_there(other)) {
             ("foreign-relay-chosen", format!("a call of {} is at {relay}, and {other} was there", home.name))
         } else {

@@ -34,8 +34,10 @@ pub(super) struct Part<'h> {
 /// Every opening of a leg at a relay of the world, in order. The same leg is opened anew at another relay.
 pub(super) fn opened<'h>(facts: &Facts<'h>) -> Vec<Opened<'h>> {
     let clusters = facts.world().map(|world| world.clusters.as_slice()).unwrap_or_default();
-    let of: BTreeMap<&str, &WorldCluster> =
-        clusters.iter().flat_map(|cluster| cluster.hosts.iter().map(move |host| (&**host, cluster))).collect();
+    let of: BTreeMap<&str, &WorldCluster> = clusters
+        .iter()
+        .flat_map(|cluster| cluster.hosts.iter().map(move |host| (&**host, cluster)))
+        .collect();
     let opening = facts.seen().filter_map(|event| {
         let Body::State { concept, subject, state, .. } = &event.body else { return None };
         if concept != "leg" || state != "OPEN" {

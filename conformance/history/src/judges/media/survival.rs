@@ -55,15 +55,18 @@ impl Judge for CallsSurviveRelays {
         let (talks, left, heard) = (talks(facts), left(facts), heard(facts));
         for crash in crashes {
             let until_us = crash.until_us();
-            let stayed =
-                |device: &str| left.get(&(device, crash.locus, crash.instance)).is_none_or(|at| *at > until_us);
+            let stayed = |device: &str| {
+                left.get(&(device, crash.locus, crash.instance)).is_none_or(|at| *at > until_us)
+            };
             let all_stayed = crash.parts.iter().all(|part| stayed(part.device));
             if !all_stayed || !crash.is_alone(facts) {
                 continue;
             }
             let talks_on = |part: &&Part<'_>| {
                 let talks = talks.get(part.device).into_iter().flatten();
-                talks.into_iter().any(|(from, until)| from + BEYOND_US <= crash.fault.from_us && *until >= until_us)
+                talks
+                    .into_iter()
+                    .any(|(from, until)| from + BEYOND_US <= crash.fault.from_us && *until >= until_us)
             };
             for receiver in &crash.parts {
                 let others = || crash.parts.iter().filter(|part| part.device != receiver.device);
@@ -136,7 +139,8 @@ impl<'h> Crash<'_, 'h> {
             during && resource == self.locus && data.get("instance").and_then(count) == Some(self.instance)
         });
         if let Some(event) = over {
-            let statement = format!("{} ended when {} went down, and nobody had left", self.locus, self.relay);
+            let statement =
+                format!("{} ended when {} went down, and nobody had left", self.locus, self.relay);
             case.violated("call-ended", statement, [self.fault.began, event.id]);
         }
     }
@@ -243,7 +247,9 @@ mod tests {
         }
         story.happens("alice1", None, Body::Media(alice));
         story.happens("bob1", None, Body::Media(bob));
-        talks.map(|asked| story.answers(asked, Answer::Nothing {}));
+        for asked in talks {
+            story.answers(asked, Answer::Nothing {});
+        }
         story
     }
 
