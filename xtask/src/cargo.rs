@@ -13,6 +13,49 @@ pub(crate) fn run(package: &str, program: &str, arguments: &[String]) -> Result<
     Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {program}"))
 }
 
+/// Builds what a bench measures, in release, and runs it in place of this one; `micro` is criterion's.
+pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
+    let bench = arguments.iter().find(|argument| !argument.starts_with('-')).map_or("", String::as_str);
+    if bench == "micro" {
+        let rest: Vec<_> = arguments.iter().filter(|argument| *argument != "micro").collect();
+        // In quick, each bench runs once and measures nothing.
+        let quick = rest.iter().any(|argument| *argument == "--quick");
+        let mut command = cargo();
+        command.args(["bench", "--package", "fusion-benches", "--bench", "micro", "--"]);
+        let status = if quick { command.arg("--test").status()? } else { command.args(rest).status()? };
+        return Ok(code(status));
+    }
+    if ["load", "relay", "conform"].contains(&bench) {
+        build("stack-fusion", "stack-fusion")?;
+    }
+    if bench == "conform" {
+        build("fusion-mutants", "fusion-mutants")?;
+    }
+    run("fusion-benches", "fusion-benches", arguments)
+}
+
+/// Builds the fuzzer on madsim and runs it in place of this one.
+///
+/// `--cfg madsim` is for every crate, so the build has a folder of its own; a target named outright, even
+/// this machine's, keeps the flag away from build scripts and macros, which run here and now.
+pub(crate) fn madsim(arguments: &[String]) -> Result<ExitCode> {
+    const PROGRAM: &str = "fusion-madsim";
+    let (host, folder) = (host()?, target_folder().join("madsim"));
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let status = cargo()
+        .env("RUSTFLAGS", format!("{flags} --cfg madsim"))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .args(["build", "--profile", "madsim", "--package", "fusion-sim", "--bin", PROGRAM, "--quiet"])
+        .args(["--target", &host, "--target-dir"])
+        .arg(&folder)
+        .status()?;
+    if !status.success() {
+        bail!("{PROGRAM} does not build");
+    }
+    let path = folder.join(&host).join("madsim").join(PROGRAM);
+    Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {PROGRAM}"))
+}
+
 /// Builds a program in release and returns its path.
 pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
     let status =
@@ -58,6 +101,15 @@ fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
     command
+}
+
+/// The triple of this machine, as the compiler says.
+fn host() -> Result<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(rustc).arg("-vV").output().context("cannot ask rustc for its host")?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not say its host")
 }
 
 fn target_folder() -> PathBuf {

@@ -56,7 +56,10 @@ pub(crate) fn up(folder: &Path, port: u16) -> Result<ExitCode> {
     println!("Ctrl-C stops it; its stores stay in {}.", folder.display());
     while stopped.recv_timeout(LOOK_AGAIN).is_err() {
         if let Some((name, how)) = deployment.ended()? {
-            bail!("{name} ended by itself ({how}); its log is {}", folder.join(format!("{name}.log")).display());
+            bail!(
+                "{name} ended by itself ({how}); its log is {}",
+                folder.join(format!("{name}.log")).display()
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

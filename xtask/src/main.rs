@@ -24,7 +24,8 @@ enum Command {
     /// Plays every scenario in the simulator, with a swarm of faults on 50 seeds each.
     ///
     /// `cargo xtask sim --help` tells what else it can: run one scenario with one seed, sweep over
-    /// thousands of seeds, check determinism in two processes.
+    /// thousands of seeds, check determinism in two processes. `cargo xtask sim madsim --help` tells
+    /// of the same on madsim, whose executor runs tasks in random order: a build of its own.
     #[command(disable_help_flag = true)]
     Sim {
         /// Passed on to the simulator.
@@ -46,6 +47,16 @@ enum Command {
     #[command(disable_help_flag = true)]
     Requirements {
         /// Passed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Measures: scale, load, relay, conform, judges, micro. Targets and conditions: docs/performance.md.
+    ///
+    /// `cargo xtask bench --help` tells what else it can: machine-readable rows, a quick smoke of each
+    /// bench, single figures.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Passed on to the benches.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
@@ -83,6 +94,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Sim { arguments } if arguments.first().is_some_and(|first| first == "madsim") => {
+            cargo::madsim(&arguments[1..])
+        }
         Command::Sim { arguments } => cargo::run("fusion-sim", "fusion-sim", &arguments),
         Command::Conform { arguments } if arguments.iter().any(|argument| argument == "--self-test") => {
             let rest: Vec<_> = arguments.into_iter().filter(|argument| argument != "--self-test").collect();
@@ -95,6 +109,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Requirements { arguments } => {
             cargo::run("fusion-mutants", "fusion-requirements", &arguments)
         }
+        Command::Bench { arguments } => cargo::bench(&arguments),
         Command::Up { folder, port } => local::up(&folder, port),
         Command::Test { arguments } => cargo::test(&arguments),
         Command::Lint => cargo::lint(),

@@ -14,6 +14,7 @@ pub mod checks;
 mod crew;
 pub mod device;
 pub mod jws;
+#[cfg(not(madsim))]
 pub mod live;
 pub mod report;
 pub mod run;

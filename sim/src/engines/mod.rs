@@ -2,6 +2,9 @@
 
 pub mod evidence;
 pub mod fabric;
+#[cfg(not(madsim))]
 pub mod live;
+#[cfg(madsim)]
+pub mod madsim;
 #[cfg(not(madsim))]
 pub mod turmoil;
