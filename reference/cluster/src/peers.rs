@@ -74,7 +74,7 @@ pub async fn call_within(
 }
 
 /// A request with a token of its own: one that may have arrived is not shown twice (SEC-004).
-pub(crate) fn signed(
+fn signed(
     cluster: &Cluster,
     method: &Method,
     url: &Url,

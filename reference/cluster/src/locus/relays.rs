@@ -5,7 +5,7 @@
 //! step of its locus, and the devices in it are told, who join again and are given a leg there.
 //!
 //! The two seconds of MED-004, at worst: [`BEAT`] until the next look, two looks of 300 ms with [`AGAIN`]
-//! between them, the choice of another relay (300 ms), then the notification, the join and the binding.
+//! between them, the choice of another relay, then the notification, the join and the binding.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use fusion_protocol::media::{Leg, Life, OpenLeg};
 use fusion_protocol::{Count, Url, Uuid};
-use http::Method;
+use http::{Method, Request};
 
 use crate::Cluster;
 use crate::peers::{self, PeerError};
@@ -14,6 +14,9 @@ use crate::peers::{self, PeerError};
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a relay may take to say that it lives: MED-004 has no time for more.
 const LIFE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long a relay may take until another one is looked for instead (MED-003): a few round trips, for
+/// there may be no connection yet.
+const CHOICE_TIMEOUT: Duration = Duration::from_millis(600);
 /// How often the closing of one leg is tried; the end of its call closes it anyway.
 const CLOSE_TRIES: u32 = 4;
 /// The pause between two tries.
@@ -64,9 +67,8 @@ pub(crate) async fn life(cluster: &Cluster, relay: &Url) -> Option<Uuid> {
 /// MED-003: the relay answers, over a connection of its own, so that near and far ones need as many round
 /// trips for it.
 pub(super) async fn answers(cluster: &Cluster, relay: &Url) -> bool {
-    let request = peers::signed(cluster, &Method::GET, &below(relay, "v1/life"), &Bytes::new());
-    let Ok(request) = request else { return false };
-    let answer = cluster.http.with_timeout(LIFE_TIMEOUT).send_anew(request).await;
+    let Ok(request) = Request::get(below(relay, "v1/life").as_str()).body(Bytes::new()) else { return false };
+    let answer = cluster.http.with_timeout(CHOICE_TIMEOUT).send_anew(request).await;
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 
