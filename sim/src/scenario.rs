@@ -3,14 +3,19 @@
 //! A scenario is data, one TOML file with its story in comments (`docs/scenarios.md` lists every key).
 //! With a seed it becomes a [`crate::plan::Plan`]; nothing here runs anything.
 
+mod deed;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use fusion_conformance::catalogue::catalogue;
 use fusion_deployment::topology::{Topology, UserSpec};
+use fusion_protocol::Domain;
 use fusion_settings::Mistake;
 use serde::{Deserialize, Serialize};
+
+pub use deed::Deed;
 
 use crate::duration;
 use crate::engines::fabric::hosts;
@@ -123,6 +128,8 @@ pub enum Act {
     Read { chat: String },
     /// Reads the own index to its end.
     ReadIndex {},
+    /// Hides a conversation from the own list (CNV-002).
+    Hide { chat: String },
     /// Joins the conversation's locus and rings the others.
     Call { chat: String },
     /// Waits until it rings, then joins.
@@ -141,14 +148,26 @@ pub enum Act {
     Talk { chat: String, packets: u64 },
     /// Leaves the call.
     HangUp { chat: String },
+    /// Reads the conversation's locus, and once more what is new since (LOC-008).
+    Look { chat: String },
+    /// Is gone without a word: no socket, no lease, no media. `connect` brings it back.
+    Vanish {},
     /// Closes the device's socket.
     Disconnect {},
     /// Opens the device's socket again.
     Connect {},
+    /// Logs in anew, as somebody who comes back (SEC-002).
+    LogIn {},
     /// Resolves an address through the own cluster.
     Resolve { who: String },
     /// Sends the own cluster's token to another cluster, which must refuse it (SEC-003).
     ReplayToken { at: String },
+    /// The admin of a cluster gives the user's address an account there, and the device logs in anew.
+    Provision { at: String },
+    /// The admin of the user's org claims a domain for all clusters of the org (MAP-002).
+    Claim { domain: Domain },
+    /// The own cluster does what must be refused; see [`Deed`].
+    Trespass { deed: Deed, at: Option<String>, who: Option<String>, chat: Option<String> },
 }
 
 /// A fault that is part of the story.
@@ -261,6 +280,9 @@ struct RawStep {
     #[serde(default, with = "duration::option")]
     within: Option<Duration>,
     packets: Option<u64>,
+    at_cluster: Option<String>,
+    domain: Option<Domain>,
+    deed: Option<Deed>,
 }
 
 #[derive(Deserialize)]
@@ -285,7 +307,7 @@ struct Reader<'a> {
     topology: &'a Topology,
 }
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 24] = [
     "create",
     "create_group",
     "find",
@@ -294,15 +316,22 @@ const VERBS: [&str; 17] = [
     "add",
     "read",
     "read_index",
+    "hide",
     "call",
     "answer",
     "decline",
     "talk",
     "hang_up",
+    "look",
+    "vanish",
     "disconnect",
     "connect",
+    "log_in",
     "resolve",
     "replay_token",
+    "provision",
+    "claim",
+    "trespass",
 ];
 
 impl Reader<'_> {
@@ -443,23 +472,43 @@ impl Reader<'_> {
             "add" => Act::Add { chat: chat()?, who: only()? },
             "read" => Act::Read { chat: chat()? },
             "read_index" => Act::ReadIndex {},
+            "hide" => Act::Hide { chat: chat()? },
             "call" => Act::Call { chat: chat()? },
             "answer" => Act::Answer { chat: chat()?, within },
             "decline" => Act::Decline { chat: chat()?, within },
             "talk" => Act::Talk { chat: chat()?, packets: self.packets(raw)? },
             "hang_up" => Act::HangUp { chat: chat()? },
+            "look" => Act::Look { chat: chat()? },
+            "vanish" => Act::Vanish {},
             "disconnect" => Act::Disconnect {},
             "connect" => Act::Connect {},
+            "log_in" => Act::LogIn {},
             "resolve" => {
                 Act::Resolve { who: self.user(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)? }
             }
             "replay_token" => Act::ReplayToken { at: self.cluster(raw)? },
+            "provision" => Act::Provision { at: self.cluster(raw)? },
+            "claim" => Act::Claim { domain: raw.domain.clone().ok_or_else(|| self.missing(raw, "domain"))? },
+            "trespass" => self.trespass(raw)?,
             unknown => {
                 let mistake =
                     self.mistake(&format!("nobody can `do = \"{unknown}\"`"), &format!("\"{unknown}\""));
                 return Err(mistake.suggest_one_of(unknown, VERBS));
             }
         })
+    }
+
+    /// What a deed needs to be known, it must be told.
+    fn trespass(&self, raw: &RawStep) -> Result<Act, Mistake> {
+        let deed = raw.deed.ok_or_else(|| self.missing(raw, "deed"))?;
+        let at = raw.at_cluster.as_ref().map(|name| self.known_cluster(name)).transpose()?;
+        let who = raw.who.as_ref().map(|name| self.user(name)).transpose()?;
+        let chat = raw.chat.clone();
+        let given = [("at_cluster", at.is_some()), ("who", who.is_some()), ("chat", chat.is_some())];
+        match deed.needs().iter().find(|need| !given.contains(&(**need, true))) {
+            Some(need) => Err(self.missing(raw, need)),
+            None => Ok(Act::Trespass { deed, at, who, chat }),
+        }
     }
 
     fn requirements(&self, ids: &[String]) -> Result<(), Mistake> {
@@ -475,14 +524,17 @@ impl Reader<'_> {
     }
 
     fn cluster(&self, raw: &RawStep) -> Result<String, Mistake> {
-        let name = raw.who.clone().ok_or_else(|| self.missing(raw, "who"))?;
+        self.known_cluster(raw.who.as_ref().ok_or_else(|| self.missing(raw, "who"))?)
+    }
+
+    fn known_cluster(&self, name: &str) -> Result<String, Mistake> {
         let known = || self.topology.clusters().map(|(_, cluster)| cluster.name.as_str());
         if known().any(|known| known == name) {
-            return Ok(name);
+            return Ok(name.to_owned());
         }
         let mistake =
             self.mistake(&format!("the topology has no cluster \"{name}\""), &format!("\"{name}\""));
-        Err(mistake.suggest_one_of(&name, known()))
+        Err(mistake.suggest_one_of(name, known()))
     }
 
     fn packets(&self, raw: &RawStep) -> Result<u64, Mistake> {

@@ -22,6 +22,7 @@ use crate::judge::Judge;
 pub fn judges() -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(mapping::SameResolutionEverywhere),
+        Box::new(mapping::FoundStaysFound),
         Box::new(mapping::OneOwner),
         Box::new(mapping::WholeSetOfClusters),
         Box::new(mapping::OneOrgAtATime),
@@ -33,13 +34,18 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(mercury::OneSocketAtATime),
         Box::new(rendezvous::OneHome),
         Box::new(rendezvous::IndexBeforeNotification),
+        Box::new(rendezvous::PromptDelivery),
         Box::new(rendezvous::FoundBothWays),
+        Box::new(rendezvous::PreviewsAreTheHomes),
+        Box::new(rendezvous::EffectsArriveOnce),
+        Box::new(rendezvous::HomesAway),
         Box::new(rendezvous::IndexRepair),
         Box::new(conversation::GaplessOrder),
         Box::new(conversation::OnePerPair),
         Box::new(conversation::LowerRankWins),
         Box::new(conversation::Convergence),
         Box::new(conversation::RacesAreSettled),
+        Box::new(conversation::LateJoiners),
         Box::new(locus::OneLocusUrl),
         Box::new(locus::CallingIsJoining),
         Box::new(locus::GlareIsOneCall),
@@ -60,6 +66,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(security::PARTICIPANTS_ONLY),
         Box::new(security::ISSUER_SPEAKS_FOR_ITS_OWN),
         Box::new(privacy::NoPrivateByteAtTheProvider),
+        Box::new(privacy::LogsNameNobody),
         Box::new(survivability::GoesOnWithoutTheProvider),
         Box::new(survivability::OthersAreUnaffected),
         Box::new(durability::AcknowledgedIsKept),
@@ -97,6 +104,10 @@ mod tests {
         "acknowledged-is-kept",
         "packets-are-conserved",
         "index-repair",
+        "prompt-delivery",
+        "previews-are-the-homes",
+        "homes-away",
+        "late-joiners",
         "every-device-is-reached",
         "missed-is-told",
         "nobody-waits-for-the-slow",
@@ -139,7 +150,11 @@ mod tests {
         let merged = [message("alice", "one", 1), message("bob", "two", 2)];
         for (who, other) in [("alice", "bob"), ("bob", "alice")] {
             story.finds(who, other, &won);
-            story.has_in_index(who, &[&won]);
+            let last_seq = fusion_protocol::Count(2);
+            let entry = fusion_protocol::index::IndexEntry { last_seq, ..testing::index_entry(&won, 1) };
+            let cursor = entry.cursor;
+            let after = fusion_protocol::Count(0);
+            story.does(who, Call::ReadIndex { after }, Answer::Index { entries: vec![entry], cursor });
             story.reads(who, &won, &merged);
             story.does(who, read(&lost, 0), page_at(&won, &merged));
             story.does(who, Call::ReadLocus { locus: both.url.clone() }, locus_read(&both));

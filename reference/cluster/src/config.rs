@@ -1,5 +1,6 @@
 //! What a cluster is told about itself.
 
+pub use fusion_machines::pair::Rule as PairRule;
 use fusion_protocol::{ClusterName, Url, UrlTemplate};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ pub struct ClusterConfig {
     pub template: UrlTemplate,
     /// Who may vouch for its users and admins.
     pub identity_providers: Vec<IdentityProvider>,
+    /// By which rule two conversations of one pair race. All clusters of a federation have the same, and
+    /// but for deployments that are faulty on purpose it is the one that ships (CNV-005).
+    pub pair_rule: PairRule,
     /// The control interfaces of its relays; of equally near ones the first is taken.
     pub relays: Vec<Url>,
     /// Relays of other clusters that it may use besides (MED-003); none is the policy to use none.

@@ -14,6 +14,7 @@ mod locks;
 mod locus;
 mod media;
 mod mercury;
+mod moves;
 mod outbox;
 pub mod peers;
 mod provisioning;
@@ -25,5 +26,5 @@ mod rows;
 mod testing;
 mod users;
 
-pub use config::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole};
+pub use config::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole, PairRule};
 pub use context::{Cluster, StartError};

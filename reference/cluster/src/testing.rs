@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use self::net::MemoryNet;
 use crate::users::{self, UserRow};
-use crate::{Cluster, ClusterConfig, IdentityProvider, OrgRole, auth, router};
+use crate::{Cluster, ClusterConfig, IdentityProvider, OrgRole, PairRule, auth, router};
 
 /// When every test begins: 2027, in microseconds.
 const START: Timestamp = Timestamp(1_800_000_000_000_000);
@@ -275,6 +275,7 @@ impl World {
                 public_key: identity_provider_key().public_key(),
             }],
             relays: self.relays.clone(),
+            pair_rule: PairRule::default(),
             borrowed_relays: vec![],
         }
     }
@@ -318,6 +319,7 @@ async fn add_user(cluster: &Cluster, user: &str) -> UserRef {
         display_name: None,
         external_id: None,
         active: true,
+        fenced: false,
     };
     let vacant = users::served_here(cluster, &user).await.expect("a row can be read");
     assert!(vacant.value.is_none(), "a test adds each user once");

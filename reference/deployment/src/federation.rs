@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender};
+use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, PairRule, Lender};
 use fusion_protocol::map::Claim;
 use fusion_protocol::{ClusterName, Domain, Service, Url, UrlTemplate};
 use fusion_provider::{OrgAccount, ProviderConfig};
@@ -176,6 +176,7 @@ impl Federation {
             role: org.role,
             template: self.template.clone(),
             identity_providers: vec![keys.identity_provider()],
+            pair_rule: PairRule::default(),
             relays: self.relays_of(spec).collect(),
             borrowed_relays: self.borrowed_by(org, spec),
         })

@@ -7,17 +7,14 @@
 //!
 //! Not here: activities (`conversation`), and how claims and imports travel (`outbox`).
 
-use std::fmt;
+mod rule;
 
-use fusion_protocol::conversation::{ConversationState, PairKey, RULE};
-use fusion_protocol::{ClusterName, Url, UserRef};
+use fusion_protocol::conversation::{ConversationState, PairKey};
+use fusion_protocol::{ClusterName, Count, Url, UserRef};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// How a conversation ranks in the race: lower wins. Depends on the pair and on the home cluster only,
-/// so neither a clock nor a lucky identifier can win it (CNV-005 shows what else would happen).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank([u8; 32]);
+pub use rule::{Rank, Rule, rank};
 
 /// A 1:1 conversation as a contender for its pair.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +24,12 @@ pub struct Contender {
     pub url: Url,
     /// The cluster it lives in.
     pub home: ClusterName,
+    /// The rule that it contends by.
+    #[serde(default, skip_serializing_if = "Rule::is_shipped")]
+    pub rule: Rule,
+    /// When it was made by its home's wall clock, in microseconds; only [`Rule::LowerTimestamp`] looks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Count>,
 }
 
 /// Whether a slot can still be overwritten.
@@ -65,6 +68,8 @@ pub enum Callee {
     Here {
         /// The pair as this cluster computes it.
         pair: PairKey,
+        /// The rule by which this cluster decides.
+        rule: Rule,
     },
 }
 
@@ -190,16 +195,12 @@ pub fn pair_key(one: &UserRef, other: &UserRef) -> PairKey {
     PairKey(Sha256::new().chain_update(low).chain_update([0]).chain_update(high).finalize().into())
 }
 
-/// CNV-003: how a conversation of `pair` that lives in `home` ranks.
-#[must_use]
-pub fn rank(pair: &PairKey, home: &ClusterName) -> Rank {
-    let digest = Sha256::new()
-        .chain_update(RULE)
-        .chain_update([0])
-        .chain_update(pair.0)
-        .chain_update(home.as_str())
-        .finalize();
-    Rank(digest.into())
+impl Contender {
+    /// A contender by the rule that ships.
+    #[must_use]
+    pub fn new(url: Url, home: ClusterName) -> Self {
+        Self { url, home, rule: Rule::default(), made: None }
+    }
 }
 
 impl Slot {
@@ -238,24 +239,28 @@ impl Slot {
 #[must_use]
 pub fn decide(slot: Option<&Slot>, event: &SlotEvent) -> SlotDecision {
     let SlotEvent::Claim { claimant, pair, rule, callee } = event;
-    match callee {
+    let own_rule = match callee {
         Callee::Elsewhere => return SlotDecision::WrongCluster,
         Callee::AnotherPerson => return SlotDecision::IncarnationGone,
-        Callee::Here { pair: own } if own != pair || rule != RULE => return SlotDecision::RuleMismatch,
-        Callee::Here { .. } => {}
-    }
+        Callee::Here { pair: own, rule: here } if own != pair || rule != here.name() => {
+            return SlotDecision::RuleMismatch;
+        }
+        Callee::Here { rule, .. } => *rule,
+    };
     let Some(held) = slot else {
         return SlotDecision::Granted { slot: Slot::bound(claimant.clone()), outranked: None };
     };
     if held.conversation.url == claimant.url {
         return SlotDecision::Granted { slot: Slot { hold: Hold::Bound, ..held.clone() }, outranked: None };
     }
-    let held_wins = rank(pair, &held.conversation.home) < rank(pair, &claimant.home);
+    let held_wins = own_rule.prefers(pair, &held.conversation, claimant);
     match held.hold {
-        Hold::Unbound if !held_wins => SlotDecision::Granted {
-            slot: Slot::taken_over(claimant.clone(), held.conversation.url.clone()),
-            outranked: Some(held.conversation.clone()),
-        },
+        Hold::Unbound | Hold::Bound if !held_wins && (held.hold == Hold::Unbound || !own_rule.settles()) => {
+            SlotDecision::Granted {
+                slot: Slot::taken_over(claimant.clone(), held.conversation.url.clone()),
+                outranked: Some(held.conversation.clone()),
+            }
+        }
         Hold::Bound | Hold::Unbound => SlotDecision::Taken { winner: held.conversation.clone() },
     }
 }
@@ -293,10 +298,10 @@ impl Life {
         pair: &PairKey,
         event: LifeEvent,
     ) -> Result<(Self, Vec<LifeEffect>), LifeRefusal> {
-        let outranks = |one: &ClusterName, other: &ClusterName| rank(pair, one) < rank(pair, other);
+        let loses_to = |winner: &Contender| own.rule.prefers(pair, winner, own);
         match (self, event) {
             (Self::Provisional, LifeEvent::Granted) => Ok((Self::Bound, vec![LifeEffect::BindSlot])),
-            (Self::Provisional, LifeEvent::Taken { winner }) if outranks(&winner.home, &own.home) => {
+            (Self::Provisional, LifeEvent::Taken { winner }) if loses_to(&winner) => {
                 let slot = Slot::taken_over(winner.clone(), own.url.clone());
                 Ok((Self::Sealing { winner }, vec![LifeEffect::YieldSlot(slot), LifeEffect::Export]))
             }
@@ -304,9 +309,12 @@ impl Life {
             (Self::Provisional, LifeEvent::Outranked { winner }) => {
                 Ok((Self::Sealing { winner }, vec![LifeEffect::Export]))
             }
+            (Self::Bound, LifeEvent::Outranked { winner }) if !own.rule.settles() => {
+                Ok((Self::Sealing { winner }, vec![LifeEffect::Export]))
+            }
             (Self::Bound, LifeEvent::Outranked { .. }) => Err(LifeRefusal::Seated),
             (Self::Provisional | Self::Bound, LifeEvent::Imported { loser_home }) => {
-                if !outranks(&own.home, &loser_home) {
+                if !own.rule.beats_home(pair, own, &loser_home) {
                     return Err(LifeRefusal::NotTheWinner);
                 }
                 Ok((Self::Bound, vec![LifeEffect::BindSlot]))
@@ -334,14 +342,9 @@ impl Slot {
     }
 }
 
-impl fmt::Debug for Rank {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use fusion_protocol::conversation::RULE;
     use fusion_protocol::{Incarnation, Uuid};
 
     use super::*;
@@ -352,7 +355,7 @@ mod tests {
 
     fn contender(cluster: &str) -> Contender {
         let url = format!("https://{cluster}-conv.provider.example/v1/conversations/1").parse().unwrap();
-        Contender { url, home: cluster.parse().unwrap() }
+        Contender::new(url, cluster.parse().unwrap())
     }
 
     fn pair() -> PairKey {
@@ -365,8 +368,12 @@ mod tests {
         if rank(&pair(), &a.home) < rank(&pair(), &b.home) { (a, b) } else { (b, a) }
     }
 
+    fn here() -> Callee {
+        Callee::Here { pair: pair(), rule: Rule::HomeRank }
+    }
+
     fn claim(claimant: Contender) -> SlotEvent {
-        SlotEvent::Claim { claimant, pair: pair(), rule: RULE.into(), callee: Callee::Here { pair: pair() } }
+        SlotEvent::Claim { claimant, pair: pair(), rule: RULE.into(), callee: here() }
     }
 
     #[test]
@@ -383,7 +390,7 @@ mod tests {
         let rank_of_a = "8d37e31313f5cde884a3557f59ff5981c77c457b21e3bfbc0bc507cba74d217f";
         let rank_of_b = "4d530a743e3adacc5ed6612782c6a145fce57db5f3d846835fcc06d139a37c21";
         assert_eq!(pair().to_string(), key);
-        let in_hex = |cluster: &str| PairKey(rank(&pair(), &contender(cluster).home).0).to_string();
+        let in_hex = |cluster: &str| rule::in_hex(&pair(), &contender(cluster).home);
         assert_eq!((in_hex("a").as_str(), in_hex("b").as_str()), (rank_of_a, rank_of_b));
     }
 
@@ -430,13 +437,13 @@ mod tests {
             claimant: winner.clone(),
             pair: pair(),
             rule: "sf-1to1-v2".into(),
-            callee: Callee::Here { pair: pair() },
+            callee: here(),
         };
         let other_key = SlotEvent::Claim {
             claimant: winner,
             pair: pair(),
             rule: RULE.into(),
-            callee: Callee::Here { pair: other_pair },
+            callee: Callee::Here { pair: other_pair, rule: Rule::HomeRank },
         };
         assert_eq!(decide(Some(&slot), &other_rule), SlotDecision::RuleMismatch);
         assert_eq!(decide(Some(&slot), &other_key), SlotDecision::RuleMismatch);
@@ -500,5 +507,70 @@ mod tests {
         for late in [LifeEvent::Granted, LifeEvent::Exported] {
             assert_eq!(life.step(&loser, &pair(), late), Ok((life.clone(), vec![])));
         }
+    }
+
+    /// A conversation of `cluster` by a literal rule, made at this time of its clock with this identifier.
+    fn literal(rule: Rule, cluster: &str, made: u64, id: u128) -> Contender {
+        let id = Uuid::from_u128(id);
+        let url = format!("https://{cluster}-conv.provider.example/v1/conversations/{id}").parse().unwrap();
+        Contender { rule, made: rule.stamp(made), ..Contender::new(url, cluster.parse().unwrap()) }
+    }
+
+    fn claimed(slot: &Slot, by: &Contender) -> SlotDecision {
+        let callee = Callee::Here { pair: pair(), rule: by.rule };
+        let rule = by.rule.name().to_owned();
+        decide(Some(slot), &SlotEvent::Claim { claimant: by.clone(), pair: pair(), rule, callee })
+    }
+
+    #[test]
+    fn by_the_literal_rules_a_clock_or_a_lucky_identifier_unseats_what_was_settled() {
+        for rule in [Rule::LowerTimestamp, Rule::LowerId { draws: 1 }] {
+            let (old, new) = (literal(rule, "a", 2_000, 2), literal(rule, "b", 1_000, 1));
+            let granted = claimed(&Slot::bound(old.clone()), &new);
+            assert!(matches!(granted, SlotDecision::Granted { outranked: Some(_), .. }), "{rule:?}");
+            let unseated = Life::Bound.step(&old, &pair(), LifeEvent::Outranked { winner: new.clone() });
+            assert_eq!(unseated.unwrap().0, Life::Sealing { winner: new.clone() });
+            let taken = claimed(&Slot::bound(new.clone()), &old);
+            assert_eq!(taken, SlotDecision::Taken { winner: new });
+        }
+        let shipped = |cluster| literal(Rule::HomeRank, cluster, 0, 0);
+        let (one, other) = (shipped("a"), shipped("b"));
+        assert_eq!(claimed(&Slot::bound(one.clone()), &other), SlotDecision::Taken { winner: one.clone() });
+        assert_eq!(claimed(&Slot::bound(other.clone()), &one), SlotDecision::Taken { winner: other });
+    }
+
+    #[test]
+    fn redirects_never_end_where_nothing_is_settled() {
+        let rule = Rule::LowerId { draws: 1 };
+        let places: Vec<_> =
+            (0..4).map(|n| literal(rule, if n % 2 == 0 { "a" } else { "b" }, 0, 9 - n)).collect();
+        let mut hops = 0;
+        for (old, new) in places.iter().zip(&places[1..]) {
+            let event = LifeEvent::Outranked { winner: new.clone() };
+            let (sealing, _) = Life::Bound.step(old, &pair(), event).unwrap();
+            let (gone, _) = sealing.step(old, &pair(), LifeEvent::Exported).unwrap();
+            assert_eq!(gone.winner(), Some(new));
+            hops += 1;
+        }
+        assert_eq!(hops, 3, "the first URL leads to the last conversation over all others");
+    }
+
+    #[test]
+    fn clusters_with_different_rules_never_seal() {
+        let all = [Rule::HomeRank, Rule::LowerTimestamp, Rule::LowerId { draws: 1 }, Rule::EmptiedSlots];
+        for (claims, decides) in all.iter().flat_map(|one| all.iter().map(move |other| (*one, *other))) {
+            let callee = Callee::Here { pair: pair(), rule: decides };
+            let claimant = literal(claims, "a", 1, 1);
+            let event = SlotEvent::Claim { claimant, pair: pair(), rule: claims.name().into(), callee };
+            let mismatch = decide(None, &event) == SlotDecision::RuleMismatch;
+            assert_eq!(mismatch, claims != decides, "{claims:?} {decides:?}");
+        }
+    }
+
+    #[test]
+    fn what_ships_is_written_without_a_word_about_rules() {
+        let json = serde_json::to_string(&contender("a")).unwrap();
+        assert!(!json.contains("rule") && !json.contains("made"), "{json}");
+        assert_eq!(serde_json::from_str::<Contender>(&json).unwrap(), contender("a"));
     }
 }

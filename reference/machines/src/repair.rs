@@ -192,7 +192,7 @@ mod tests {
             unreachable: None,
         };
         Conversation {
-            place: Contender { url, home: name("a") },
+            place: Contender::new(url, name("a")),
             members: Members::Open,
             life,
             creator: UserRef {

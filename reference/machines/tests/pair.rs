@@ -9,8 +9,8 @@
 use std::collections::BTreeSet;
 
 use fusion_machines::pair::{
-    Callee, Contender, Hold, Life, LifeEffect, LifeEvent, LifeRefusal, Slot, SlotDecision, SlotEvent, decide,
-    pair_key,
+    Callee, Contender, Hold, Life, LifeEffect, LifeEvent, LifeRefusal, Rule, Slot, SlotDecision, SlotEvent,
+    decide, pair_key,
 };
 use fusion_protocol::conversation::{PairKey, RULE};
 use fusion_protocol::{ClusterName, Incarnation, Url, UserRef, Uuid};
@@ -143,7 +143,7 @@ impl World {
 
     fn make(&mut self, person: Person, site: Site) -> Slot {
         let url = format!("https://{}-conv.x.example/v1/conversations/{person}", self.sites[site]);
-        let place = Contender { url: url.parse().unwrap(), home: self.sites[site].clone() };
+        let place = Contender::new(url.parse().unwrap(), self.sites[site].clone());
         let both_here = self.served[1 - person] == site;
         let life = if both_here { Life::Bound } else { Life::Provisional };
         self.objects[site] = Some(Object {
@@ -236,7 +236,7 @@ impl World {
             claimant: object.place.clone(),
             pair: self.pair,
             rule: RULE.into(),
-            callee: if here { Callee::Here { pair: self.pair } } else { Callee::Elsewhere },
+            callee: if here { Callee::Here { pair: self.pair, rule: Rule::default() } } else { Callee::Elsewhere },
         };
         let decision = decide(self.slots[callee].as_ref(), &event);
         if let SlotDecision::Granted { slot, outranked } = &decision {

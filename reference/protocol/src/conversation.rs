@@ -252,6 +252,9 @@ pub struct PeerClaim {
     pub preview: Vec<Activity>,
     /// The `seq` of the last activity.
     pub last_seq: Count,
+    /// When it was made by the caller's clock, in microseconds: for the one rule that looks at it (CNV-005).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Count>,
 }
 
 /// The pair is bound to the claimed conversation.

@@ -140,6 +140,7 @@ fn a_claim_and_its_grant() {
         epoch: Count(1),
         preview: vec![],
         last_seq: Count(0),
+        made: None,
     };
     let grant = PeerGrant { url: url("") };
     round_trips(&claim);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use fusion_cluster::{Cluster, ClusterConfig, OrgRole, router};
+use fusion_cluster::{Cluster, ClusterConfig, OrgRole, PairRule, router};
 use fusion_protocol::{ClusterName, Service, Url, UrlTemplate};
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::http::{Client, serve};
@@ -124,6 +124,7 @@ impl World {
             role: OrgRole::Private,
             template: self.template.clone(),
             identity_providers: Vec::new(),
+            pair_rule: PairRule::default(),
             relays: Vec::new(),
             borrowed_relays: Vec::new(),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::http::Method;
 use fusion_cluster::peers::{self, PeerError};
-use fusion_cluster::{Cluster, ClusterConfig, OrgRole, router};
+use fusion_cluster::{Cluster, ClusterConfig, OrgRole, PairRule, router};
 use fusion_protocol::media::{
     Datagram, Leg, LegCounters, OpenLeg, binding_request, binding_response, parse, rtp,
 };
@@ -53,6 +53,7 @@ async fn cluster(name: &str, port: u16, resolve: &ResolveTable, template: &UrlTe
         role: OrgRole::Private,
         template: template.clone(),
         identity_providers: vec![],
+        pair_rule: PairRule::default(),
         name,
     };
     let cluster = Cluster::start(live(config.name.as_str(), resolve), config).await.unwrap();

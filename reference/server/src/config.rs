@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole};
+use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, OrgRole, PairRule};
 use fusion_deployment::Role;
 use fusion_protocol::map::Claim;
 use fusion_protocol::{ClusterName, Domain, Url, UrlTemplate};
@@ -299,6 +299,8 @@ impl Reader<'_> {
             role: section.role,
             template,
             identity_providers: identity_providers?,
+            // Nobody can configure another one.
+            pair_rule: PairRule::default(),
             relays: section.relays.clone(),
             borrowed_relays: section.borrowed_relay.iter().map(borrowed).collect(),
         };

@@ -13,6 +13,7 @@ use fusion_protocol::{Address, ClusterName, Code, Count, Service, Url};
 use http::Method;
 
 use super::cast::{Cast, Chat, InCall, Player};
+use super::hostile::Victim;
 use crate::scenario::{Act, Step};
 
 /// How long a device waits before it looks again.
@@ -49,15 +50,29 @@ impl Cast<'_> {
                 }
             }
             Act::ReadIndex {} => drop(device.read_index().await),
+            Act::Hide { chat } => {
+                if let Some(chat) = player.chat(chat) {
+                    let _ = persistent(&device, || device.hide(&chat.url, true)).await;
+                }
+            }
             Act::Call { chat } => call(player, &device, chat).await,
             Act::Answer { chat, within } => answer(player, &device, chat, *within).await,
             Act::Decline { chat, within } => decline(player, &device, chat, *within).await,
             Act::Talk { packets, .. } => talk(player, &step.id, *packets).await,
             Act::HangUp { .. } => hang_up(player, &device).await,
+            Act::Look { chat } => look(player, &device, chat).await,
+            Act::Vanish {} => vanish(player, &device),
             Act::Disconnect {} => device.disconnect().await,
             Act::Connect {} => drop(device.connect().await),
+            Act::LogIn {} => drop(device.log_in().await),
             Act::Resolve { who } => drop(device.resolve(&self.address(who)).await),
             Act::ReplayToken { at } => self.replay_token(&device, at).await,
+            Act::Provision { at } => self.provision_in_story(step, player, &device, at).await,
+            Act::Claim { domain } => self.claim(step, &device, domain).await,
+            Act::Trespass { deed, at, who, chat } => {
+                let victim = Victim { at: at.as_deref(), who: who.as_deref(), chat: chat.as_deref() };
+                self.trespass(&device, *deed, victim).await;
+            }
         }
     }
 
@@ -200,13 +215,27 @@ async fn hang_up(player: &Player, device: &Device) {
     }
 }
 
+/// LOC-008: the locus, and then what is new in it.
+async fn look(player: &Player, device: &Device, chat: &str) {
+    let Some(chat) = player.chat(chat) else { return };
+    if let Ok(locus) = persistent(device, || device.read_locus(&chat.locus_url)).await {
+        let _ = persistent(device, || device.read_locus_since(&locus.url, locus.rev)).await;
+    }
+}
+
+/// A battery is empty: nobody says goodbye.
+fn vanish(player: &Player, device: &Device) {
+    player.memory().call = None;
+    device.sever();
+}
+
 /// A member of an event's data.
 fn member<T: serde::de::DeserializeOwned>(data: &serde_json::Value, name: &str) -> Option<T> {
     serde_json::from_value(data.get(name)?.clone()).ok()
 }
 
 /// What a person does when "it does not work": tries again for a while, unless it was really refused.
-async fn persistent<T>(
+pub(super) async fn persistent<T>(
     device: &Device,
     mut attempt: impl AsyncFnMut() -> Result<T, Failure>,
 ) -> Result<T, Failure> {

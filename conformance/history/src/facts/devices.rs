@@ -27,6 +27,7 @@ pub struct Device<'h> {
     pub told: BTreeMap<&'h str, Vec<Told<'h>>>,
     sockets: Vec<(EventId, SocketChange)>,
     connects: Vec<EventId>,
+    closed_us: Vec<u64>,
 }
 
 /// A notification.
@@ -66,7 +67,9 @@ impl<'h> Devices<'h> {
                 }
                 Moment::Seen(event) => match &event.body {
                     Body::Socket { user, what, .. } => {
-                        devices.device(&event.host, user).sockets.push((event.id, *what));
+                        let device = devices.device(&event.host, user);
+                        device.sockets.push((event.id, *what));
+                        device.closed_us.extend((*what == SocketChange::Closed).then_some(event.at_us));
                     }
                     Body::Deliver { user, event_type, resource, data, .. } => {
                         let told = Told { id: event.id, event_type: *event_type, resource, data };
@@ -88,6 +91,7 @@ impl<'h> Devices<'h> {
             told: BTreeMap::new(),
             sockets: Vec::new(),
             connects: Vec::new(),
+            closed_us: Vec::new(),
         })
     }
 }
@@ -97,6 +101,12 @@ impl Device<'_> {
     #[must_use]
     pub fn resynced_after(&self, since: EventId) -> bool {
         self.sockets.iter().any(|(id, what)| *id > since && *what == SocketChange::Resync)
+    }
+
+    /// Whether its socket ended in this time, in microseconds since the run began.
+    #[must_use]
+    pub fn closed_within(&self, from_us: u64, until_us: u64) -> bool {
+        self.closed_us.iter().any(|at| (from_us..=until_us).contains(at))
     }
 
     /// What it was told of a resource after `since`.

@@ -1,6 +1,7 @@
 //! Mapping: where a user is (MAP).
 
 mod claims;
+mod found;
 mod one_org;
 mod replica;
 
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusion_protocol::{Address, ClusterName, Code, Incarnation};
 
 pub(super) use claims::{OneOwner, WholeSetOfClusters};
+pub(super) use found::FoundStaysFound;
 pub(super) use one_org::OneOrgAtATime;
 pub(super) use replica::ReplicaOutlivesTheProvider;
 

@@ -30,11 +30,38 @@ impl Judge for NoPrivateByteAtTheProvider {
     }
 }
 
+/// PRI-005: the logs of every service name nobody and quote nothing.
+///
+/// The cases are the bytes of logs searched, at whatever host, with canaries at hand.
+pub(super) struct LogsNameNobody;
+
+impl Judge for LogsNameNobody {
+    fn name(&self) -> &'static str {
+        "logs-name-nobody"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["PRI-005"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Sink]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        for event in facts.seen() {
+            if matches!(&event.body, Body::Sink(sink) if sink.place == "log") {
+                judge_sink(event, case);
+            }
+        }
+    }
+}
+
 fn judge_sink(event: &Event, case: &mut Casebook) {
     let Body::Sink(sink) = &event.body else { return };
     let (host, place) = (&event.host, &sink.place);
     if sink.canaries == 0 {
-        case.not_observed("a place of the provider was searched for nothing");
+        case.not_observed("a place was searched for nothing");
         return;
     }
     case.reached_many(sink.searched_bytes);
@@ -81,6 +108,18 @@ mod tests {
         story.is_searched("provider", "log", vec![]);
         let verdict = NoPrivateByteAtTheProvider.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1_000));
+    }
+
+    #[test]
+    fn an_address_in_any_log_violates_and_in_a_store_does_not() {
+        let mut story = Story::new();
+        story.is_searched("a", "store", vec![hit()]);
+        story.is_searched("provider", "log", vec![]);
+        assert_eq!(LogsNameNobody.judge(story.told()).ruling, Ruling::Holds);
+        story.is_searched("a", "log", vec![hit()]);
+        let verdict = LogsNameNobody.judge(story.told());
+        assert_eq!((verdict.reached, verdict.violated), (2_000, 1));
+        assert_eq!(verdict.violations[0].fingerprint, "logs-name-nobody/PRI-005/found-in-log");
     }
 
     #[test]

@@ -1,20 +1,29 @@
 //! Rendezvous: the object is in one place, and everybody finds it (RDV).
 
+mod away;
+mod effects;
 mod found;
+mod previews;
+mod prompt;
 mod repair;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use fusion_protocol::conversation::Kind;
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, ClusterName, Url, limits};
 use serde_json::Value;
 
 use crate::event::{Answer, Body, Call, Event, EventId};
-use crate::facts::{Asked, Facts, Moment};
+use crate::facts::{Asked, Facts, Moment, Pair, pair_of};
 use crate::judge::{Casebook, Evidence, Judge};
 
 pub(super) use found::FoundBothWays;
+pub(super) use away::HomesAway;
+pub(super) use effects::EffectsArriveOnce;
+pub(super) use previews::PreviewsAreTheHomes;
+pub(super) use prompt::PromptDelivery;
 pub(super) use repair::IndexRepair;
 
 /// RDV-001: the object is created in the originator's cluster and exists there only.
@@ -201,6 +210,25 @@ fn judge_reading<'h>(asked: &Asked<'h>, news: Vec<Told<'h>>, case: &mut Casebook
     left
 }
 
+/// The conversations that raced no other: groups, and the only ones of their pairs, if nobody may have made
+/// another one. The winner of a race is shown as a whole, and what was said in a loser takes another way.
+fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
+    let may_have_made = |asked: &&Asked<'h>| {
+        let refused = asked.refusal().is_some_and(|(status, _)| status < 500);
+        matches!(asked.call, Call::Create { kind: Kind::OneToOne, .. }) && asked.answer().is_none() && !refused
+    };
+    let mut open: BTreeSet<Pair<'h>> = BTreeSet::new();
+    for asked in facts.calls().iter().filter(may_have_made) {
+        if let Call::Create { others, .. } = asked.call {
+            open.extend(others.iter().map(|other| pair_of(asked.actor, other)));
+        }
+    }
+    let known = facts.conversations();
+    let groups = known.iter().filter(|known| known.kind == Some(Kind::Group)).map(|known| known.url.as_str());
+    let pairs = known.pairs().into_iter().filter(|case| case.conversations.len() == 1 && !open.contains(&case.pair));
+    groups.chain(pairs.flat_map(|case| case.conversations)).collect()
+}
+
 /// Counters are strings on the wire; a number is understood too.
 pub(super) fn count(value: &Value) -> Option<u64> {
     value.as_str().map_or_else(|| value.as_u64(), |text| text.parse().ok())
@@ -238,7 +266,7 @@ mod tests {
     fn a_cluster_that_makes_conversations_for_others_violates() {
         let mut story = Story::new();
         let url = conversation_url("b", 1);
-        let (kind, others) = (fusion_protocol::conversation::Kind::OneToOne, vec![user("bob")]);
+        let (kind, others) = (Kind::OneToOne, vec![user("bob")]);
         let at = crate::testing::cluster("b");
         let call = Call::Create { kind, others, at, key: "k".into() };
         story.does("alice", call, created(true, conversation(&url, &["alice", "bob"], Bound)));

@@ -73,6 +73,8 @@ fn judge_trespass(asked: &Asked<'_>, case: &mut Casebook) {
             let statement = format!("{what} was done; it must be refused with {}", word(expect));
             case.violated(&format!("done-{}", slug(what)), statement, asked.events());
         }
+        // Somebody who cannot answer just now has not decided anything.
+        Some(Outcome::Refused { status: 503, .. }) => case.not_observed("a trespass that met no decision"),
         Some(Outcome::Refused { status, code }) => {
             let code = code.map_or_else(|| "no code".to_owned(), |code| word(&code));
             case.inconclusive(&format!("{what} was refused with {status} {code}, not {}", word(expect)));

@@ -135,6 +135,7 @@ impl<'a> Making<'a> {
     /// Grants the creator's slot to a conversation, as its claim would be granted.
     async fn adopt(&self, conversation: Contender) -> Result<(), Problem> {
         let mut writing = Writing::new(self.cluster);
+        writing.changes.rely_on(&self.creator.user).await?;
         let pair = self.pair_of(&self.creator.user, &self.other.user);
         writing.save_slot(pair, &self.own, Slot::bound(conversation));
         let (Committed::Yes | Committed::Again) = writing.commit().await?;
@@ -148,7 +149,7 @@ impl<'a> Making<'a> {
     /// CNV-003: object, locus, slot, index and outbox row in one transaction; `None`: begin again.
     async fn make(&self) -> Result<Option<wire::Conversation>, Problem> {
         let cluster = self.cluster;
-        let id = cluster.host.entropy.uuid();
+        let id = draw(cluster);
         let life = if self.both_here() { Life::Bound } else { Life::Provisional };
         let other = UserRef { user: self.other.user.clone(), incarnation: self.other.incarnation };
         let participants =
@@ -160,6 +161,9 @@ impl<'a> Making<'a> {
         let mut writing = Writing::new(cluster);
         still_served(&mut writing.batch, cluster, self.creator).await?;
         self.here.save(&mut writing.batch, &IdRow { conversation: id });
+        if self.both_here() {
+            writing.changes.rely_on(&self.other.user).await?;
+        }
         self.set_slots(&mut writing, &conversation.place);
         if !self.both_here() {
             let effect = Effect::Claim { user: self.other.user.clone(), conversation: id };
@@ -186,6 +190,12 @@ impl<'a> Making<'a> {
         told.retain(|one| one.to.cluster.as_ref() == Some(self.cluster.name()));
         told
     }
+}
+
+/// A new identifier, by chance: as the rule of the race says, the lowest of several.
+fn draw(cluster: &Cluster) -> Uuid {
+    let first = cluster.host.entropy.uuid();
+    (1..cluster.config.pair_rule.draws()).map(|_| cluster.host.entropy.uuid()).fold(first, Ord::min)
 }
 
 /// The answer of a creation that finds a slot: the loser while it is merging, else the pair's
@@ -318,7 +328,11 @@ fn new(
     participants: Vec<Participant>,
 ) -> Conversation {
     Conversation {
-        place: Contender { url: url(cluster, id), home: cluster.name().clone() },
+        place: Contender {
+            rule: cluster.config.pair_rule,
+            made: cluster.config.pair_rule.stamp(cluster.host.clock.wall().0),
+            ..Contender::new(url(cluster, id), cluster.name().clone())
+        },
         members,
         life,
         creator: creator.clone(),

@@ -22,7 +22,7 @@ mod tests;
 mod writing;
 
 use axum::Router;
-use fusion_machines::conversation::{Conversation, Refusal};
+use fusion_machines::conversation::{Conversation, Members, Refusal};
 use fusion_machines::pair::LifeRefusal;
 use fusion_protocol::conversation::{self as wire, ConversationState, Kind, Participant};
 use fusion_protocol::map::UserRecord;
@@ -32,7 +32,7 @@ use fusion_runtime::store::Batch;
 pub(crate) use merge::export;
 pub(crate) use race::claim;
 pub(crate) use renew::announce_again;
-pub(crate) use store::page;
+pub(crate) use store::{CARRIED, page, settle_slots};
 
 use crate::rows::{self, Committed};
 use crate::{Cluster, index};
@@ -115,6 +115,29 @@ async fn change(cluster: &Cluster, id: Uuid, change: impl Fn(&mut Conversation))
 pub(crate) async fn is_lost(cluster: &Cluster, id: Uuid) -> Result<bool, Problem> {
     let conversation = store::conversation(cluster, id).await?.value;
     Ok(conversation.is_some_and(|conversation| conversation.life.winner().is_some()))
+}
+
+/// CNV-005, only by a rule that frees a pair when somebody hides its conversation: whatever says here which
+/// conversation `user` has with whom at `url` is forgotten.
+pub(crate) async fn free_pair(cluster: &Cluster, user: &Address, url: &Url) -> Result<(), Problem> {
+    if !cluster.config.pair_rule.empties() {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    for slot in store::slots(cluster, user).await? {
+        if slot.value.as_ref().is_some_and(|row| row.slot.conversation.url == *url) {
+            slot.remove(&mut batch);
+        }
+    }
+    let here = match id_of(cluster, url) {
+        Some(id) => store::conversation(cluster, id).await?.value,
+        None => None,
+    };
+    if let Some(Members::Fixed { pair }) = here.map(|conversation| conversation.members) {
+        store::of_pair(cluster, &pair).await?.remove(&mut batch);
+    }
+    let (Committed::Yes | Committed::Again) = rows::commit(&*cluster.host.store, batch).await?;
+    Ok(())
 }
 
 /// Holds a conversation: what is decided about it is decided in order (CNV-001).

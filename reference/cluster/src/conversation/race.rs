@@ -6,7 +6,7 @@ use fusion_machines::pair::{
     Callee, Contender, Hold, LifeEffect, LifeEvent, LifeRefusal, Slot, SlotDecision, SlotEvent, decide,
     pair_key,
 };
-use fusion_protocol::conversation::{Kind, PairKey, PeerClaim, PeerGrant, RULE};
+use fusion_protocol::conversation::{Kind, PairKey, PeerClaim, PeerGrant};
 use fusion_protocol::index::{IndexWrite, Membership};
 use fusion_protocol::map::{Resolution, UserRecord};
 use fusion_protocol::mercury::EventType;
@@ -71,16 +71,21 @@ pub(super) async fn claimed(
     }
 }
 
-/// SEC-005, SEC-009: only the cluster that serves the creator claims a pair for them; else a hostile
-/// cluster could seat itself between any two people for ever.
+/// SEC-005, SEC-009: only the cluster that serves the creator claims a pair for them, or one of the same
+/// org that served them when they made the conversation (MAP-007); else a hostile cluster could seat itself
+/// between any two people for ever.
 async fn speaks_for(
     cluster: &Cluster,
     caller: &ClusterName,
     creator: &Address,
     incarnation: Incarnation,
 ) -> Result<(), Problem> {
-    let fits =
-        |found: &Resolution| found.record.cluster == *caller && found.record.incarnation == incarnation;
+    let of_the_org = users::clusters_serving(cluster, &creator.domain());
+    let fits = |found: &Resolution| {
+        let now = &found.record.cluster;
+        let before = of_the_org.contains(now) && of_the_org.contains(caller);
+        (now == caller || before) && found.record.incarnation == incarnation
+    };
     match users::resolve(cluster, creator).await {
         Ok(found) if fits(&found) => return Ok(()),
         // What is remembered may be old: the creator may have come, or come again, since.
@@ -104,13 +109,18 @@ impl Claimed<'_> {
     ) -> Result<Option<Result<PeerGrant, Problem>>, Problem> {
         let pair = Pair { user: self.callee, other: self.creator, key: &self.pair };
         let row = store::slot(cluster, pair).await?;
-        let claimant = Contender { url: self.claim.url.clone(), home: self.caller.clone() };
+        let rule = cluster.config.pair_rule;
+        let claimant = Contender {
+            rule,
+            made: self.claim.made,
+            ..Contender::new(self.claim.url.clone(), self.caller.clone())
+        };
         let here = record.incarnation == self.claim.other;
         let event = SlotEvent::Claim {
             claimant: claimant.clone(),
             pair: self.claim.pair_key,
             rule: self.claim.rule.clone(),
-            callee: if here { Callee::Here { pair: self.pair } } else { Callee::AnotherPerson },
+            callee: if here { Callee::Here { pair: self.pair, rule } } else { Callee::AnotherPerson },
         };
         let (slot, outranked) = match decide(row.value.as_ref().map(|row| &row.slot), &event) {
             SlotDecision::Granted { slot, outranked } => (slot, outranked),
@@ -123,6 +133,7 @@ impl Claimed<'_> {
         };
         let _index = index::hold(cluster, [self.callee]).await;
         let mut writing = Writing::new(cluster);
+        writing.changes.rely_on(self.callee).await?;
         if let Some(id) = loser
             && let Err(seated) = seal(&mut writing, id, claimant).await?
         {
@@ -207,7 +218,9 @@ fn refusal(cluster: &Cluster, decision: SlotDecision) -> Problem {
 }
 
 fn taken(winner: &Contender) -> Problem {
-    Problem::new(Code::PairTaken).with("winner", &winner.url)
+    let taken = Problem::new(Code::PairTaken).with("winner", &winner.url);
+    // Only a rule that looks at the time knows one.
+    if let Some(made) = winner.made { taken.with("winnerMade", made) } else { taken }
 }
 
 /// The caller's side: claims the pair for a conversation of this cluster, and does what the answer
@@ -270,13 +283,14 @@ async fn ask(
         locus_url: index::locus_url(&place.url),
         home: place.home.clone(),
         pair_key: pair,
-        rule: RULE.to_owned(),
+        rule: place.rule.name().to_owned(),
         creator: conversation.creator.incarnation,
         other: other.incarnation,
         epoch: other.version,
         // Every activity has a row of its own behind this one, and an event of its own at the receiver.
         preview: Vec::new(),
         last_seq: Count(0),
+        made: place.made,
     };
     let (user, peer) = (other.user.path_segment(), conversation.creator.user.path_segment());
     let path = format!("/v1/users/{user}/peers/{peer}");
@@ -303,7 +317,10 @@ async fn ask(
 fn winner_of(cluster: &Cluster, problem: &Problem) -> Option<Contender> {
     let url: Url = problem.member("winner")?;
     let home = cluster.config.template.locate(&url).ok()?.cluster;
-    index::is_conversation_of(cluster, &home, &url).then_some(Contender { url, home })
+    let made = problem.member("winnerMade");
+    let rule = cluster.config.pair_rule;
+    let is_one = index::is_conversation_of(cluster, &home, &url);
+    is_one.then(|| Contender { rule, made, ..Contender::new(url, home) })
 }
 
 /// What the answer to a claim does to the conversation, in one transaction.
@@ -379,6 +396,9 @@ pub(super) async fn write_slot(
 ) -> Result<(), Problem> {
     let creator = &conversation.creator;
     let Some(other) = conversation.other().map(|other| other.user.clone()) else { return Ok(()) };
+    if !writing.changes.rely_on(&creator.user).await? {
+        return Ok(());
+    }
     let names = Pair { user: &creator.user, other: &other, key: pair };
     let row: Loaded<SlotRow> = store::slot(writing.cluster, names).await?;
     if let Some(slot) = change(row.value.as_ref().map(|row| &row.slot)) {

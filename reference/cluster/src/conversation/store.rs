@@ -10,14 +10,20 @@
 //! | `create/{user}/{key}` | what a creation with this `Idempotency-Key` made |
 
 use fusion_machines::conversation::Conversation;
-use fusion_machines::pair::Slot;
+use fusion_machines::pair::{Contender, Slot};
 use fusion_protocol::conversation::{Activity, ActivityId, PairKey};
-use fusion_protocol::{Address, Code, Count, Problem, UserRef, Uuid};
+use fusion_protocol::{Address, Code, Count, Problem, Url, UserRef, Uuid};
 use fusion_runtime::store::{Batch, Key};
 use serde::{Deserialize, Serialize};
 
 use crate::Cluster;
 use crate::rows::{self, Loaded};
+
+/// The rows that go with a user who moves (MAP-007), each below the user: objects stay where they are.
+pub(crate) const CARRIED: &[&str] = &["slot"];
+
+/// How many rows are read at once.
+const PAGE: usize = 256;
 
 /// Which conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +110,43 @@ pub(super) async fn any_slot(
     // Of several persons at one address nobody here can say which is meant.
     let mut found: Vec<SlotRow> = found.into_iter().filter_map(|row| row.value).collect();
     Ok(if found.len() == 1 { found.pop() } else { None })
+}
+
+/// The slots of a user; as many as one who tests a faulty rule has (CNV-005).
+pub(super) async fn slots(cluster: &Cluster, user: &Address) -> Result<Vec<Loaded<SlotRow>>, Problem> {
+    rows::list(&*cluster.host.store, &rows::key("slot", &[user.as_str()]), 1_000).await
+}
+
+/// Settles the slots of a user in which a loser is still merging (CNV-003): for when the loser's home tells
+/// so from elsewhere. Answers whether there was one.
+///
+/// # Errors
+/// When the store cannot be read.
+pub(crate) async fn settle_slots(
+    cluster: &Cluster,
+    batch: &mut Batch,
+    user: &Address,
+    loser: &Url,
+    winner: &Contender,
+) -> Result<bool, Problem> {
+    let prefix = rows::key("slot", &[user.as_str()]);
+    let (mut from, mut settled) = (prefix.clone(), false);
+    loop {
+        let page: Vec<Loaded<SlotRow>> =
+            rows::list_range(&*cluster.host.store, &from, &prefix.end(), PAGE).await?;
+        for row in &page {
+            let Some(SlotRow { slot, since }) = &row.value else { continue };
+            let next = slot.settled(loser, winner);
+            if next != *slot {
+                row.save(batch, &SlotRow { slot: next, since: since.clone() });
+                settled = true;
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => from = last.key().end(),
+            _ => return Ok(settled),
+        }
+    }
 }
 
 pub(super) async fn created(cluster: &Cluster, user: &UserRef, key: &str) -> Result<Loaded<IdRow>, Problem> {

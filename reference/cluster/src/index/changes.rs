@@ -40,6 +40,8 @@ struct Index {
     cursor: Loaded<CursorRow>,
     last: Count,
     entries: BTreeMap<Url, Pointer>,
+    /// Whether the commit depends on the user being served here, even if no entry changes.
+    relied_on: bool,
 }
 
 /// One entry as loaded, and as it is to be.
@@ -102,9 +104,25 @@ impl<'a> Changes<'a> {
         self.tell(batch, write).await
     }
 
-    /// The record of a user who is served here.
+    /// The record of a user who is served here: nobody while the user is being moved away (MAP-007).
     pub(crate) async fn served(&mut self, user: &Address) -> Result<Option<UserRecord>, Problem> {
-        Ok(self.index(user).await?.served.value.as_ref().map(|row| row.record.clone()))
+        match self.index(user).await {
+            Ok(index) => Ok(index.served.value.as_ref().map(|row| row.record.clone())),
+            Err(problem) if problem.code == Code::Fenced => Ok(None),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    /// Makes the commit depend on a user being served here as now, whether the index changes or not: for
+    /// what else is kept with it, and would be left behind by a move (MAP-007). Answers whether the user
+    /// is served here.
+    ///
+    /// # Errors
+    /// `fenced` while the user is being moved away.
+    pub(crate) async fn rely_on(&mut self, user: &Address) -> Result<bool, Problem> {
+        let index = self.index(user).await?;
+        index.relied_on = true;
+        Ok(index.served.value.is_some())
     }
 
     /// Shows an entry that was kept back until a merge was over (CNV-003).
@@ -158,7 +176,7 @@ impl<'a> Changes<'a> {
             let served = users::served_here(self.cluster, user).await?;
             let cursor = store::cursor(self.cluster, user).await?;
             let last = cursor.value.unwrap_or_default().cursor;
-            let index = Index { served, cursor, last, entries: BTreeMap::new() };
+            let index = Index { served, cursor, last, entries: BTreeMap::new(), relied_on: false };
             self.users.insert(user.clone(), index);
         }
         self.users.get_mut(user).ok_or_else(|| Code::Internal.into())
@@ -190,6 +208,8 @@ impl<'a> Changes<'a> {
         event_type: EventType,
         activity: Option<&Activity>,
     ) -> Result<(), Problem> {
+        // What is added to the devices' queues must not be left behind, either.
+        self.rely_on(user).await?;
         let cursor = self.users.get(user).map_or(Count(0), |index| index.last);
         let data = match (event_type, activity) {
             (EventType::ConversationActivity, Some(activity)) => {
@@ -259,7 +279,7 @@ impl Index {
 
     fn save(self, cluster: &Cluster, batch: &mut Batch, user: &Address, notices: &mut Notices) {
         let (served, watched) = (&self.served, cluster.host.probe.watches_state());
-        let mut changed = false;
+        let mut changed = self.relied_on;
         for pointer in self.entries.into_values() {
             let Some(entry) = pointer.now.as_ref().filter(|now| pointer.loaded.value.as_ref() != Some(now))
             else {

@@ -9,6 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use fusion_machines::index::Shown;
+use fusion_machines::pair::Contender;
 use fusion_protocol::index::{
     BatchAnswer, DigestAnswer, Hide, IndexBatch, IndexDigest, IndexPage, IndexWrite, RowResult,
 };
@@ -23,7 +24,7 @@ use super::{locus_url, repair, store, subject};
 use crate::auth::{ClusterCaller, UserCaller};
 use crate::reply::{Answer, JsonBody, json};
 use crate::rows::{self, Committed};
-use crate::{Cluster, outbox, users};
+use crate::{Cluster, conversation, outbox, users};
 
 /// How long a reader waits for a cursor that is still to come: less than a client waits for an answer.
 const WAIT: Duration = Duration::from_secs(8);
@@ -74,6 +75,9 @@ async fn hide(
     JsonBody(change): JsonBody<Hide>,
 ) -> Answer {
     let user = own(&cluster, &user, caller)?.user;
+    if change.hidden {
+        conversation::free_pair(&cluster, &user, &change.url).await?;
+    }
     let _held = hold(&cluster, [&user]).await;
     loop {
         let (mut batch, mut changes) = (Batch::default(), Changes::new(&cluster));
@@ -153,7 +157,11 @@ async fn apply_to_user(
         let (mut batch, mut changes) = (Batch::default(), Changes::new(cluster));
         let mut codes = Vec::with_capacity(writes.len());
         for write in writes {
-            codes.push(match changes.write(&mut batch, home, write, Shown::Listed).await {
+            let written = match changes.write(&mut batch, home, write, Shown::Listed).await {
+                Ok(()) => settle(cluster, &mut batch, &mut changes, write).await,
+                refused => refused,
+            };
+            codes.push(match written {
                 Ok(()) => None,
                 Err(problem) if problem.status >= 500 => return Err(problem),
                 Err(problem) => Some(problem.code),
@@ -168,6 +176,24 @@ async fn apply_to_user(
             return Ok(codes);
         }
     }
+}
+
+/// CNV-003: a loser whose creator has moved says here that it is merged: the slot and the winner's entry,
+/// which waited for it, came with the creator (MAP-007).
+async fn settle(
+    cluster: &Cluster,
+    batch: &mut Batch,
+    changes: &mut Changes<'_>,
+    write: &IndexWrite,
+) -> Result<(), Problem> {
+    let Some(url) = write.superseded_by.clone() else { return Ok(()) };
+    let home = cluster.config.template.locate(&url).map_err(|_| Code::UntrustedUrl)?.cluster;
+    let winner = Contender { rule: cluster.config.pair_rule, ..Contender::new(url, home) };
+    if conversation::settle_slots(cluster, batch, &write.user, &write.url, &winner).await? {
+        changes.rely_on(&write.user).await?;
+        changes.show(batch, &write.user, &winner.url).await?;
+    }
+    Ok(())
 }
 
 /// SEC-005: a cluster writes only about conversations that its own URL names.

@@ -23,7 +23,7 @@ use fusion_protocol::{Address, Count, Problem, Url};
 pub(crate) use changes::{Changes, hold};
 pub(crate) use http::{apply, is_conversation_of, whereabouts};
 pub(crate) use repair::{Repair, reconnected, start};
-pub(crate) use store::erase;
+pub(crate) use store::{CARRIED, erase};
 
 use crate::Cluster;
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fusion_machines::repair::{self, Schedule, Whom};
 use fusion_protocol::index::{Difference, DigestAnswer, DigestRow, IndexDigest};
-use fusion_protocol::{Address, ClusterName, Incarnation, Problem, Service, limits};
+use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, Service, limits};
 use fusion_runtime::Clock;
 use fusion_runtime::probe::Level;
 use http::Method;
@@ -183,7 +183,11 @@ pub(super) async fn differences(cluster: &Cluster, rows: &[DigestRow]) -> Result
     let mut served: BTreeMap<&Address, Option<Incarnation>> = BTreeMap::new();
     for row in rows {
         if !served.contains_key(&row.user) {
-            let found = users::served_here(cluster, &row.user).await?.value;
+            let found = match users::served_here(cluster, &row.user).await {
+                Ok(found) => found.value,
+                Err(problem) if problem.code == Code::Fenced => None,
+                Err(problem) => return Err(problem),
+            };
             served.insert(&row.user, found.map(|found| found.record.incarnation));
         }
     }

@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::Cluster;
 use crate::rows::{self, Loaded};
 
+/// The rows that go with a user who moves (MAP-007), each below the user.
+pub(crate) const CARRIED: &[&str] = &["index", "index-at", "index-cursor", "index-preview"];
+
 /// How many rows are read or removed at once.
 const PAGE: usize = 256;
 

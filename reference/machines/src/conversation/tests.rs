@@ -27,7 +27,7 @@ fn conversation(members: Members, participants: Vec<Participant>) -> Conversatio
     let home: ClusterName = "a".parse().unwrap();
     let url = format!("https://{home}-conv.provider.example/v1/conversations/1").parse().unwrap();
     Conversation {
-        place: Contender { url, home },
+        place: Contender::new(url, home),
         members,
         life: Life::Bound,
         creator: user("alice"),
@@ -163,10 +163,8 @@ fn only_the_author_takes_an_activity_back() {
 
 #[test]
 fn a_sealed_conversation_takes_no_writes_and_a_superseded_one_says_where_to_go() {
-    let winner = Contender {
-        url: "https://b-conv.provider.example/v1/conversations/2".parse().unwrap(),
-        home: "b".parse().unwrap(),
-    };
+    let url = "https://b-conv.provider.example/v1/conversations/2".parse().unwrap();
+    let winner = Contender::new(url, "b".parse().unwrap());
     let mut sealed = one_to_one();
     sealed.life = Life::Sealing { winner: winner.clone() };
     assert_eq!(post(&mut sealed, "alice", "1", &message("hi"), &About::Itself), Err(Refusal::Sealing));

@@ -14,7 +14,7 @@ use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
 
 /// How long a call may ring while its home serves, in microseconds; some more for a busy home.
-const RINGS_MAX_US: u64 = (RING_SECONDS + 30) * 1_000_000;
+const RINGS_MAX_US: u64 = (RING_SECONDS + 10) * 1_000_000;
 
 /// LOC-006: a call that nobody takes is missed after the ring time-out; who declines on one device has
 /// declined; a user's other devices are told when one has answered.

@@ -160,7 +160,7 @@ fn sets<'h>(
     contest: &Contest<'_, 'h>,
 ) -> BTreeMap<&'h str, BTreeSet<BTreeSet<&'h ClusterName>>> {
     let mut sets: BTreeMap<&str, BTreeSet<BTreeSet<&ClusterName>>> = BTreeMap::new();
-    for world in facts.world() {
+    if let Some(world) = facts.world() {
         for (_, org) in world.domains.iter().filter(|(known, _)| known == domain) {
             let clusters = world.clusters.iter().filter(|cluster| cluster.org == *org);
             sets.entry(org).or_default().insert(clusters.map(|cluster| &cluster.name).collect());

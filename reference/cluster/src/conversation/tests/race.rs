@@ -124,6 +124,7 @@ async fn a_cluster_claims_only_for_users_whom_it_serves() {
         epoch: fusion_protocol::Count(1),
         preview: Vec::new(),
         last_seq: fusion_protocol::Count(0),
+        made: None,
     };
     let path = format!("/v1/users/{}/peers/{}", chat.bob.user.path_segment(), carol.user.path_segment());
     let at = chat.world.url("b", Service::Conv, &path);

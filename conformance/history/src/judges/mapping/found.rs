@@ -1,0 +1,126 @@
+//! MAP-001: whoever was found stays found.
+
+use std::collections::BTreeSet;
+
+use fusion_protocol::{Address, Code};
+
+use crate::event::{Answer, Call};
+use crate::facts::{Facts, Moment};
+use crate::judge::{Casebook, Evidence, Judge};
+use crate::judges::set_once::{Seen, SetOnce};
+
+/// MAP-001: a user who was found once is never `user-unknown` later, and never somebody else: what cannot
+/// be asked for is `resolution-incomplete`, not unknown.
+///
+/// A case is a resolution after the same address was found by anybody.
+pub(crate) struct FoundStaysFound;
+
+impl Judge for FoundStaysFound {
+    fn name(&self) -> &'static str {
+        "found-stays-found"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["MAP-001"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Client]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        let excused = made_anew(facts);
+        let mut found: SetOnce<&Address, fusion_protocol::Incarnation> = SetOnce::default();
+        for moment in facts.moments() {
+            let Moment::Returned(asked, back) = moment else { continue };
+            let Call::Resolve { user, .. } = asked.call else { continue };
+            if excused.contains(user) {
+                continue;
+            }
+            match (asked.answer(), asked.refusal()) {
+                (Some(Answer::Resolved(answer)), _) => {
+                    match found.see(user, answer.record.incarnation, asked.id, back.id) {
+                        Seen::First => {}
+                        Seen::Same => case.reached(),
+                        Seen::Changed(before) => {
+                            case.reached();
+                            let statement =
+                                format!("{} was found as another person than before", user.as_str());
+                            case.violated("another-person", statement, asked.events().chain([before.at]));
+                        }
+                    }
+                }
+                (_, Some((_, Some(Code::UserUnknown)))) => {
+                    if let Some(before) = found.value(&user).filter(|before| before.at < asked.id) {
+                        case.reached();
+                        let statement =
+                            format!("{} had been found, and is said to be unknown", user.as_str());
+                        case.violated("found-then-unknown", statement, asked.events().chain([before.at]));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Addresses that somebody gave up, or gave to another person, or tried to: deleted, or provisioned more
+/// than once (MAP-004).
+fn made_anew<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Address> {
+    let mut excused = facts.deprovisioned();
+    let several = facts.clusters_of_users().into_iter().filter(|(_, clusters)| clusters.len() > 1);
+    excused.extend(several.map(|(user, _)| user));
+    excused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Ruling, Verdict};
+    use crate::testing::{Story, cluster, resolved, user};
+
+    fn resolve(via: &str) -> Call {
+        Call::Resolve { user: user("bob"), via: cluster(via) }
+    }
+
+    fn kinds(verdict: &Verdict) -> Vec<&str> {
+        verdict.violations.iter().filter_map(|found| found.fingerprint.rsplit('/').next()).collect()
+    }
+
+    #[test]
+    fn a_user_who_is_found_again_holds_and_an_incomplete_resolution_proves_nothing() {
+        let mut story = Story::new();
+        story.is_refused("carol", resolve("c"), Code::UserUnknown);
+        story.does("alice", resolve("a"), resolved("bob", "b"));
+        story.is_refused("alice", resolve("a"), Code::ResolutionIncomplete);
+        story.does("carol", resolve("c"), resolved("bob", "b"));
+        let verdict = FoundStaysFound.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn a_user_who_was_found_and_is_unknown_later_violates() {
+        let mut story = Story::new();
+        story.does("alice", resolve("a"), resolved("bob", "b"));
+        story.is_refused("carol", resolve("c"), Code::UserUnknown);
+        assert_eq!(kinds(&FoundStaysFound.judge(story.told())), ["found-then-unknown"]);
+    }
+
+    #[test]
+    fn a_user_who_was_deleted_may_be_unknown() {
+        let mut story = Story::new();
+        story.does("alice", resolve("a"), resolved("bob", "b"));
+        story.asks("admin", Call::Deprovision { user: user("bob"), cluster: cluster("b") });
+        story.is_refused("carol", resolve("c"), Code::UserUnknown);
+        assert!(FoundStaysFound.judge(story.told()).had_no_case());
+    }
+
+    #[test]
+    fn what_was_asked_before_the_user_was_found_proves_nothing() {
+        let mut story = Story::new();
+        let asked = story.asks("carol", resolve("c"));
+        story.does("alice", resolve("a"), resolved("bob", "b"));
+        story.refuses(asked, Code::UserUnknown);
+        assert!(FoundStaysFound.judge(story.told()).had_no_case());
+    }
+}

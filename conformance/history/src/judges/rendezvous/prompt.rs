@@ -1,0 +1,160 @@
+//! RDV-002: nobody waits for somebody else's dead cluster.
+
+use std::collections::BTreeMap;
+
+use fusion_protocol::conversation::ActivityId;
+use fusion_protocol::mercury::EventType;
+use fusion_protocol::{Address, ClusterName};
+
+use crate::event::{Answer, Body, Call};
+use crate::facts::{Asked, Facts};
+use crate::judge::{Casebook, Evidence, Judge};
+
+/// RDV-002: there is no barrier across participants. What is accepted while nothing is wrong on the way to
+/// a participant is told within [`PROMPT_US`], whatever is wrong with the others.
+///
+/// A case is a message and a device that listened, of a participant to whom the way was free.
+pub(crate) struct PromptDelivery;
+
+/// Two seconds: one hop of the outbox and one of the mercury need a commit at each end and two round trips
+/// between far data centres, a third of a second in all; a call that fails takes five, and the first
+/// back-off is over within half of one, so nothing that waits for somebody else comes in time.
+pub(crate) const PROMPT_US: u64 = 2_000_000;
+/// A fault that has been over for so long leaves no back-off behind.
+const CALM_US: u64 = 60_000_000;
+
+/// When each device was told of which message, for the first time.
+type Told<'h> = BTreeMap<(&'h str, ActivityId), u64>;
+
+impl Judge for PromptDelivery {
+    fn name(&self) -> &'static str {
+        "prompt-delivery"
+    }
+
+    fn requirements(&self) -> &'static [&'static str] {
+        &["RDV-002"]
+    }
+
+    fn evidence(&self) -> &'static [Evidence] {
+        &[Evidence::Client]
+    }
+
+    fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        let told = told(facts);
+        let (served, deleted) = (facts.clusters_of_users(), facts.deprovisioned());
+        let undisputed = super::undisputed(facts);
+        for asked in facts.calls() {
+            let Call::Post { conversation, verb, .. } = asked.call else { continue };
+            let Some(Answer::Accepted { created: true, activity, redirected_to: None }) = asked.answer()
+            else {
+                continue;
+            };
+            let (Some(home), Some(known)) =
+                (facts.cluster_of(conversation), facts.conversations().at(conversation))
+            else {
+                continue;
+            };
+            if verb != "message" || !undisputed.contains(conversation.as_str()) {
+                continue;
+            }
+            let creation = known.created.and_then(|at| facts.calls().get(at)).and_then(Asked::answer);
+            let Some(Answer::Conversation { conversation: made, .. }) = creation else { continue };
+            let founders = made.participants.iter().map(|one| &one.user);
+            for member in founders.filter(|member| !deleted.contains(*member)) {
+                let clusters = served.get(member).filter(|at| at.len() == 1).and_then(|at| at.first());
+                if let Some(cluster) = clusters.filter(|_| !known.unreachable.contains(member)) {
+                    judge_member(facts, asked, activity.id, member, [&home, cluster], &told, case);
+                }
+            }
+        }
+    }
+}
+
+fn told<'h>(facts: &Facts<'h>) -> Told<'h> {
+    let mut told = Told::new();
+    for event in facts.seen() {
+        let Body::Deliver { event_type: EventType::ConversationActivity, data, .. } = &event.body else {
+            continue;
+        };
+        let activity = data.get("activity").and_then(|activity| activity.get("id"));
+        if let Some(activity) = activity.and_then(|id| serde_json::from_value(id.clone()).ok()) {
+            told.entry((event.host.as_str(), activity)).or_insert(event.at_us);
+        }
+    }
+    told
+}
+
+fn judge_member(
+    facts: &Facts<'_>,
+    asked: &Asked<'_>,
+    activity: ActivityId,
+    member: &Address,
+    [home, cluster]: [&ClusterName; 2],
+    told: &Told<'_>,
+    case: &mut Casebook,
+) {
+    let Some(back) = asked.back else { return };
+    let due = back.at_us.saturating_add(PROMPT_US);
+    for device in facts.devices().listening(member, asked.id) {
+        let on_the_way = [home.as_str(), cluster.as_str(), device.host];
+        let free = facts.faults().spare(&on_the_way, asked.at_us.saturating_sub(CALM_US), due);
+        if !free || device.resynced_after(asked.id) || device.closed_within(asked.at_us, due) {
+            continue;
+        }
+        case.reached();
+        let at = told.get(&(device.host, activity)).copied();
+        if at.is_none_or(|at| at > due) {
+            let (who, host) = (asked.actor.as_str(), device.host);
+            let late = at.map_or("never".to_owned(), |at| format!("{} ms later", (at - back.at_us) / 1_000));
+            let statement = format!(
+                "nothing was wrong between {home} and {host}, which was told of a message of {who} {late}"
+            );
+            case.violated("late", statement, asked.events());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FaultPhase::Began;
+    use crate::judge::{Ruling, Verdict};
+    use crate::testing::{Story, conversation_url, message};
+    use fusion_protocol::conversation::ConversationState::Bound;
+    use serde_json::json;
+    use std::time::Duration;
+
+    /// Bob is told of what Alice said, so much later; `struck` is down all the time.
+    fn told_after(wait: Duration, struck: &str) -> Verdict {
+        let mut story = Story::new();
+        let url = conversation_url("a", 1);
+        story.is_online("bob");
+        story.fault("f", "crash", Began, json!({ "kind": "crash", "host": struck }));
+        story.creates("alice", "bob", &url, Bound);
+        story.posts("alice", &url, &message("alice", "hello", 1));
+        story.wait(wait);
+        let data = json!({ "indexCursor": "1", "activity": message("alice", "hello", 1) });
+        story.is_told("bob", EventType::ConversationActivity, &url, data);
+        story.comes_to_rest();
+        PromptDelivery.judge(story.told())
+    }
+
+    #[test]
+    fn a_dead_cluster_delays_nobody_else() {
+        let verdict = told_after(Duration::from_millis(200), "c");
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn whoever_waits_for_somebody_elses_cluster_violates() {
+        let verdict = told_after(Duration::from_secs(5), "c");
+        assert_eq!(verdict.violations[0].fingerprint, "prompt-delivery/RDV-002/late");
+    }
+
+    #[test]
+    fn what_is_late_for_a_fault_on_the_way_accuses_nobody() {
+        for struck in ["a", "b"] {
+            assert!(told_after(Duration::from_secs(5), struck).had_no_case());
+        }
+    }
+}
