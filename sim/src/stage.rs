@@ -4,9 +4,11 @@ use async_trait::async_trait;
 use fusion_deployment::Federation;
 use fusion_history::event::Sink;
 use fusion_history::{Recorder, canary::Canaries};
+use fusion_protocol::ClusterName;
 use fusion_protocol::media::LegCounters;
 use fusion_runtime::store::{Key, Row};
 use fusion_runtime::{Clock, Host};
+use serde_json::Value;
 
 use crate::fabric::{Fault, FaultId};
 
@@ -42,6 +44,20 @@ pub trait Stage: Send + Sync {
 
     /// Searches everything that the provider plane holds and has seen (PRI-001), by host.
     fn search(&self, canaries: &Canaries) -> Vec<(String, Sink)>;
+
+    /// Searches the logs outside of the provider plane (PRI-005), by host; empty where the engine does not
+    /// see them.
+    fn search_logs(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
+        let _ = canaries;
+        Vec::new()
+    }
+
+    /// A token signed with a cluster's own key, which whoever runs the cluster has; `None` where the engine
+    /// does not see into clusters.
+    fn sign(&self, cluster: &ClusterName, typ: &str, claims: &Value) -> Option<String> {
+        let _ = (cluster, typ, claims);
+        None
+    }
 
     /// What each relay says of its legs (MED-005), by host; empty where it cannot be asked.
     fn relay_accounts(&self) -> Vec<(String, LegCounters)>;

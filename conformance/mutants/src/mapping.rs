@@ -1,5 +1,7 @@
 //! Maps and resolution gone wrong.
 
+mod kept;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
@@ -8,6 +10,8 @@ use fusion_protocol::{Address, Code};
 use fusion_runtime::store::Key;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+
+pub(crate) use kept::{BOTH_WIN, MAP_NOT_KEPT, NEVER_FORGETS, OLD_AS_NEW, PLACE_FOR_ALL};
 
 use crate::Mutant;
 use crate::wrap::{self, Call, address_in, code_of, json_with, refusal};

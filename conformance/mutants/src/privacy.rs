@@ -40,6 +40,12 @@ pub(crate) const ERRORS_QUOTE: Mutant = Mutant {
     },
 };
 
+/// PRI-005: clusters log whole paths instead of route templates.
+pub(crate) const PATHS_IN_LOG: Mutant = Mutant {
+    name: "paths-in-the-log",
+    hooks: || wrap::clusters(|host, request| Box::pin(log_all(host, request))),
+};
+
 /// Clusters that tell, and a provider that does with it what `provider` does.
 fn telling(provider: fn(Host, Request) -> Judged) -> Hooks {
     let wrap = move |role: &Role, host: &Host, router| match role {
@@ -65,7 +71,7 @@ async fn tell(host: Host, request: Request) -> Verdict {
     Verdict::Pass(request)
 }
 
-/// A provider that logs whole URLs instead of route templates (PRI-005).
+/// Logs whole URLs instead of route templates (PRI-005).
 async fn log_all(host: Host, request: Request) -> Verdict {
     host.probe.log(Level::Info, "http.asked", serde_json::json!({"url": request.uri().to_string()}));
     Verdict::Pass(request)

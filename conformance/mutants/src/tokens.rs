@@ -9,8 +9,8 @@ use fusion_cluster::Cluster;
 use fusion_cluster::auth::{AdminCaller, SigningKey, UserCaller, Verifier, Verify};
 use fusion_deployment::Hooks;
 use fusion_protocol::auth::{
-    AccessClaims, AssertionClaims, Scope, TOKEN_TYPE_ACCESS, TYP_ACCESS, TokenAnswer, TokenRequest,
-    issuer_cluster,
+    AccessClaims, AssertionClaims, ClusterClaims, Scope, TOKEN_TYPE_ACCESS, TYP_ACCESS, TokenAnswer,
+    TokenRequest, issuer_cluster,
 };
 use fusion_protocol::{ClusterName, Code, Incarnation, Problem, UserRef};
 use http::Method;
@@ -34,6 +34,18 @@ pub(crate) const USER_AS_ADMIN: Mutant =
 /// SEC-005: whoever writes to an index is believed to be the home of what is written.
 pub(crate) const FOREIGN_POINTER: Mutant =
     Mutant { name: "foreign-pointer-accepted", hooks: || believing(Belief::AnyCluster) };
+
+/// SEC-004: what a call was signed for is not looked at.
+pub(crate) const ANY_CALL: Mutant =
+    Mutant { name: "call-used-for-another", hooks: || believing(Belief::AnyCall) };
+
+/// SEC-005: whoever calls is taken for the home of what it calls about.
+pub(crate) const ANY_HOME: Mutant =
+    Mutant { name: "anybody-speaks-for-the-home", hooks: || believing(Belief::AnyHome) };
+
+/// SEC-009: whatever a cluster signs about a user is believed, whoever serves the user.
+pub(crate) const ANY_ISSUER: Mutant =
+    Mutant { name: "any-issuer-believed", hooks: || believing(Belief::AnyIssuer) };
 
 /// SEC-002: the signature of an assertion is not looked at.
 pub(crate) const FORGED_ASSERTION: Mutant = Mutant {
@@ -92,6 +104,9 @@ enum Belief {
     AnyAdmin,
     UserAsAdmin,
     AnyCluster,
+    AnyCall,
+    AnyHome,
+    AnyIssuer,
 }
 
 struct Believer(Belief);
@@ -107,6 +122,9 @@ impl Verify for Believer {
             Err(problem) if self.0 == Belief::AnyAudience && problem.code == Code::WrongAudience => {
                 believed(cluster, token).ok_or(problem)
             }
+            Err(problem) if self.0 == Belief::AnyIssuer && problem.code == Code::WrongIssuer => {
+                believed(cluster, token).ok_or(problem)
+            }
             judged => judged,
         }
     }
@@ -118,7 +136,7 @@ impl Verify for Believer {
         let fooled = match self.0 {
             Belief::AnyAdmin => claims.scope == Scope::Admin,
             Belief::UserAsAdmin => claims.scope == Scope::User && own,
-            Belief::AnyAudience | Belief::AnyCluster => false,
+            _ => false,
         };
         if fooled { Ok(AdminCaller { account: claims.sub }) } else { judged }
     }
@@ -134,6 +152,10 @@ impl Verify for Believer {
         let judged = Verifier.cluster(cluster, token, method, url, body).await;
         match judged {
             Err(problem) if self.0 == Belief::AnyCluster => home_of(cluster, body).ok_or(problem),
+            Err(problem) if self.0 == Belief::AnyCall && problem.code == Code::Unauthorized => {
+                caller_of(cluster, token).ok_or(problem)
+            }
+            Ok(caller) if self.0 == Belief::AnyHome => Ok(home_of(cluster, body).unwrap_or(caller)),
             judged => judged,
         }
     }
@@ -147,6 +169,12 @@ fn believed(cluster: &Cluster, token: &str) -> Option<UserCaller> {
         user: UserRef { user: claims.sub.parse().ok()?, incarnation: claims.incarnation? },
         home,
     })
+}
+
+/// Whichever cluster the token says it is of.
+fn caller_of(cluster: &Cluster, token: &str) -> Option<ClusterName> {
+    let claims: ClusterClaims = wrap::payload(token)?;
+    issuer_cluster(&cluster.config.template, &claims.iss)
 }
 
 /// The cluster in which the first row's object lives.

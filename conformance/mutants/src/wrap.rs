@@ -18,6 +18,7 @@ use fusion_runtime::Host;
 use fusion_runtime::store::{Key, Store};
 use http::{Method, StatusCode, header, request};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// The longest body that a wrapper looks at, in octets: more than a service would.
@@ -209,6 +210,11 @@ impl Call {
 
 /// What a token says, believed as it is.
 pub(crate) fn claims(token: &str) -> Option<AccessClaims> {
+    payload(token)
+}
+
+/// What any token says, believed as it is.
+pub(crate) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
 }
 

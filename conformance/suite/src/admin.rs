@@ -157,8 +157,8 @@ impl Admin {
         self.scribe.end(invoked, tried, |()| Answer::Nothing {})
     }
 
-    /// Claims a domain for the admin's org (MAP-002). Not in the history. `secret` is what the provider
-    /// knows the org's admins by: a token of a cluster never goes there.
+    /// Claims a domain for the admin's org (MAP-002). `secret` is what the provider knows the org's admins
+    /// by: a token of a cluster never goes there.
     ///
     /// # Errors
     /// `domain-claimed` and so on.
@@ -174,10 +174,15 @@ impl Admin {
             .org_of(&self.cluster)
             .ok_or_else(|| Failure::Unreachable("the target does not know the admin's org".to_owned()))?;
         let claim = Claim { domain: domain.clone(), org: org.to_owned(), clusters: clusters.to_vec() };
+        let Claim { domain, org, clusters } = claim.clone();
+        let call = Call::Claim { domain, org, clusters };
+        let invoked = self.scribe.begin(self.operation.as_deref(), None, call);
         let url = self.wire.target.template.provider_url("clustermap", "/v1/domains");
         let key = self.wire.host.entropy.uuid().to_string();
         let ask = Ask::new(Method::POST, url).token(secret).key(key).json(&claim);
-        self.wire.send(&ask, self.patience.timeout).await?.json()
+        let answer = self.wire.send(&ask, self.patience.timeout).await;
+        let tried = Tried::once(answer.and_then(|reply| reply.json::<DomainRecord>()));
+        self.scribe.end(invoked, tried, |record| Answer::Domain(record.clone()))
     }
 
     /// The admin's token, good for its cluster only (PRO-003).

@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fusion_history::event::Answer;
 use fusion_history::{Call, EventId, Recorder};
-use fusion_protocol::map::Resolution;
-use fusion_protocol::{Address, ClusterName, Service, Url};
+use fusion_protocol::map::{DomainRecord, Resolution};
+use fusion_protocol::{Address, ClusterName, Domain, Service, Url};
 use fusion_runtime::{Entropy, Host};
 use http::Method;
 
@@ -167,6 +167,19 @@ impl Device {
         let url = self.service(via, Service::Users, &format!("/v1/resolve/{}", user.path_segment()));
         let tried = self.call(invoked, Ask::new(Method::GET, url)).await.json::<Resolution>();
         self.inner.scribe.end(invoked, tried, |resolution| Answer::Resolved(resolution.clone()))
+    }
+
+    /// Whose `domain` is, as the provider's map says (MAP-003). The map is told nothing but the domain.
+    ///
+    /// # Errors
+    /// `domain-unclaimed`, or no answer.
+    pub async fn read_domain(&self, domain: &Domain) -> Result<DomainRecord, Failure> {
+        let invoked = self.begin(Call::ReadDomain { domain: domain.clone() });
+        let template = &self.target().template;
+        let url = template.provider_url("clustermap", &format!("/v1/domains/{}", domain.as_str()));
+        let answer = self.send(&Ask::new(Method::GET, url)).await;
+        let tried = scribe::Tried::once(answer.and_then(|reply| reply.json::<DomainRecord>()));
+        self.inner.scribe.end(invoked, tried, |record| Answer::Domain(record.clone()))
     }
 
     /// Sends one request word for word, without token, retry or redirect of its own, and unrecorded.

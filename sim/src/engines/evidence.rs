@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fusion_deployment::Federation;
 use fusion_deployment::services::Service;
+use fusion_history::canary::Canaries;
+use fusion_history::event::Sink;
 use fusion_history::{Body, Recorder};
+use fusion_protocol::ClusterName;
 use fusion_protocol::media::LegCounters;
 use fusion_runtime::probe::{Level, StateChange};
 use fusion_runtime::{Clock, Probe};
@@ -24,6 +27,8 @@ const EVIDENCE_MAX_BYTES: usize = 64 << 20;
 pub struct Evidence {
     recorder: Recorder,
     provider: BTreeMap<String, Mutex<Seen>>,
+    /// What every other host has logged.
+    logs: BTreeMap<String, Mutex<Vec<u8>>>,
     /// Whether packets go into the history, too.
     pub(super) wire: bool,
     /// Whether a host of the provider plane was told more than is kept.
@@ -41,10 +46,13 @@ impl Evidence {
     /// Evidence of a federation's run; with `wire`, packets go into the history.
     #[must_use]
     pub fn new(federation: &Federation, wire: bool) -> Self {
-        let provider = federation.hosts.iter().filter(|host| host.cluster().is_none());
+        let (others, provider): (Vec<_>, Vec<_>) =
+            federation.hosts.iter().partition(|host| host.cluster().is_some());
+        let (others, provider) = (others.into_iter(), provider.into_iter());
         Self {
             recorder: Recorder::with_budget(EVENT_BUDGET),
             provider: provider.map(|host| (host.name.clone(), Mutex::default())).collect(),
+            logs: others.map(|host| (host.name.clone(), Mutex::default())).collect(),
             wire,
             overflowed: AtomicBool::new(false),
         }
@@ -73,13 +81,19 @@ impl Evidence {
         self.provider.get(host).map(|seen| lock(seen).clone()).unwrap_or_default()
     }
 
+    /// The logs outside of the provider plane, searched (PRI-005).
+    pub(super) fn search_logs(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
+        let logs = self.logs.iter();
+        logs.map(|(name, log)| (name.clone(), canaries.sink("log", &lock(log)))).collect()
+    }
+
     /// Why a run whose play ended like this says nothing.
     pub(super) fn failure(&self, played: Result<(), PlayError>, panics: u64) -> Option<String> {
         match played {
             Err(error) => Some(error.to_string()),
             Ok(()) if panics > 0 => Some(format!("{panics} tasks of services panicked")),
             Ok(()) if self.overflowed.load(Ordering::Relaxed) => Some(format!(
-                "the provider plane was told more than {EVIDENCE_MAX_BYTES} bytes: it cannot be searched"
+                "a host was told or has logged more than {EVIDENCE_MAX_BYTES} bytes: it cannot be searched"
             )),
             Ok(()) if self.recorder.over_budget() => {
                 Some("more events than the budget: somebody spins".to_owned())
@@ -123,8 +137,12 @@ impl Probe for MachineProbe {
     }
 
     fn log(&self, level: Level, target: &'static str, fields: Value) {
+        let line = || format!("{target} {fields}\n");
         if let Some(seen) = self.evidence.provider.get(&*self.name) {
-            self.evidence.keep(&mut lock(seen).log, format!("{target} {fields}\n").as_bytes());
+            self.evidence.keep(&mut lock(seen).log, line().as_bytes());
+        }
+        if let Some(log) = self.evidence.logs.get(&*self.name) {
+            self.evidence.keep(&mut lock(log), line().as_bytes());
         }
         if level >= Level::Warn {
             let level = if level == Level::Warn { "warn" } else { "error" };
@@ -148,6 +166,19 @@ pub(super) fn legs_of(host: &str, service: &Service) -> Vec<(String, LegCounters
             relay.counters().legs.into_iter().map(|leg| (host.to_owned(), leg)).collect()
         }
         Service::Provider(_) | Service::Cluster(_) => Vec::new(),
+    }
+}
+
+/// A token signed with the key of `cluster`, if that is the service.
+pub(super) fn signed_by(
+    service: &Service,
+    cluster: &ClusterName,
+    typ: &str,
+    claims: &Value,
+) -> Option<String> {
+    match service {
+        Service::Cluster(running) if running.name() == cluster => Some(running.signing.sign(typ, claims)),
+        Service::Cluster(_) | Service::Provider(_) | Service::Relay(_) => None,
     }
 }
 

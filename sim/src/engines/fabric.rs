@@ -14,11 +14,13 @@ use fusion_deployment::{
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
 use fusion_history::{Body, History, Recorder};
+use fusion_protocol::ClusterName;
 use fusion_protocol::media::LegCounters;
 use fusion_runtime::probe::Level;
 use fusion_runtime::{Clock, Entropy, Host};
+use serde_json::Value;
 
-use super::evidence::{Evidence, MachineProbe, legs_of, lock};
+use super::evidence::{Evidence, MachineProbe, legs_of, lock, signed_by};
 use crate::fabric::{
     Fault, FaultCount, FaultId, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind, World,
     WorldOptions,
@@ -258,6 +260,15 @@ impl Stage for FabricStage {
         let provider = self.federation.hosts.iter().find(|host| host.cluster().is_none());
         let name = provider.map(|host| host.name.clone()).unwrap_or_default();
         places.map(|seen| (name.clone(), canaries.sink(seen.place, &(seen.bytes)()))).collect()
+    }
+
+    fn search_logs(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
+        self.evidence.search_logs(canaries)
+    }
+
+    fn sign(&self, cluster: &ClusterName, typ: &str, claims: &Value) -> Option<String> {
+        let running = lock(&self.running);
+        running.values().find_map(|running| signed_by(&running.service, cluster, typ, claims))
     }
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {

@@ -13,6 +13,7 @@ use futures_util::future::join_all;
 
 use super::PlayError;
 use crate::plan::Plan;
+use crate::scenario::{Act, Step};
 use crate::stage::Stage;
 
 /// How often setting up is tried again while clusters are still learning the domain map.
@@ -78,10 +79,30 @@ impl<'a> Cast<'a> {
     /// Provisions everybody, logs every device in and opens its socket. Nothing is wrong yet, so all of
     /// it must succeed.
     pub(super) async fn set_up(&self) -> Result<(), PlayError> {
-        let everybody = self.plan.topology.users.iter().map(|user| self.provision(user));
+        let everybody = self.plan.topology.users.iter().filter(|user| !self.comes_later(user));
+        let everybody = everybody.map(|user| self.provision(user));
         join_all(everybody).await.into_iter().collect::<Result<Vec<()>, _>>()?;
-        let devices = self.devices.values().map(|player| connect(&player.device));
+        let devices = self.devices.iter().filter(|(name, _)| !self.is_of_newcomer(name));
+        let devices = devices.map(|(_, player)| connect(&player.device));
         join_all(devices).await.into_iter().collect::<Result<Vec<()>, _>>().map(|_| ())
+    }
+
+    /// Whether it is in the story that somebody's account is made where the topology has them.
+    fn comes_later(&self, user: &UserSpec) -> bool {
+        let name = user.address.local_part();
+        self.provisions().any(|(step, at)| step.user == name && at == user.cluster.as_str())
+    }
+
+    /// Whether a device is of somebody whose account is made in the story.
+    pub(super) fn is_of_newcomer(&self, (user, device): &(String, String)) -> bool {
+        self.provisions().any(|(step, _)| step.user == *user && step.device == *device)
+    }
+
+    fn provisions(&self) -> impl Iterator<Item = (&Step, &str)> {
+        self.plan.steps.iter().filter_map(|step| match &step.act {
+            Act::Provision { at } => Some((step, at.as_str())),
+            _ => None,
+        })
     }
 
     /// Closes every socket.

@@ -8,7 +8,7 @@ use fusion_conformance::Device;
 use fusion_history::Body;
 use fusion_history::canary::Canaries;
 use fusion_protocol::conversation::Kind;
-use fusion_protocol::{Address, Url};
+use fusion_protocol::{Address, Domain, Url};
 
 use super::Play;
 use super::cast::Cast;
@@ -17,11 +17,25 @@ use crate::scenario::Act;
 /// Each user, on one device: index, conversations, the pair with everybody, loci, active list.
 pub(super) async fn read_everything(cast: &Cast<'_>) {
     let mut seen = BTreeSet::new();
-    for player in cast.devices.values() {
+    // Who came to an address last is who is there now.
+    let (newcomers, others): (Vec<_>, Vec<_>) = cast
+        .devices
+        .iter()
+        .partition(|(name, player)| cast.is_of_newcomer(name) && player.device.home().is_some());
+    for (_, player) in newcomers.into_iter().chain(others) {
         if seen.insert(player.device.user().clone()) {
             read_as(cast, &player.device).await;
         }
     }
+}
+
+/// The domains that somebody has claimed in the story.
+fn claimed(cast: &Cast<'_>) -> BTreeSet<Domain> {
+    let claims = cast.plan.steps.iter().filter_map(|step| match &step.act {
+        Act::Claim { domain } => Some(domain.clone()),
+        _ => None,
+    });
+    claims.collect()
 }
 
 async fn read_as(cast: &Cast<'_>, device: &Device) {
@@ -49,17 +63,33 @@ async fn read_as(cast: &Cast<'_>, device: &Device) {
     for other in &others {
         let _ = device.resolve(other).await;
     }
+    for domain in claimed(cast) {
+        let _ = device.read_domain(&domain).await;
+    }
 }
 
 /// PRI-001: everything private that the plan put into the world, looked for at the provider.
 pub(super) fn search(play: &Play<'_>) {
-    let canaries = canaries(play);
-    for (host, sink) in play.stage.search(&canaries) {
+    for (host, sink) in play.stage.search(&canaries(play, Whose::PrivateOrgs)) {
         play.record(&host, Body::Sink(sink));
     }
 }
 
-fn canaries(play: &Play<'_>) -> Canaries {
+/// PRI-005: everything that anybody would call private, looked for in every other log.
+pub(super) fn search_logs(play: &Play<'_>) {
+    for (host, sink) in play.stage.search_logs(&canaries(play, Whose::Everybodys)) {
+        play.record(&host, Body::Sink(sink));
+    }
+}
+
+/// Whose private things are looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    PrivateOrgs,
+    Everybodys,
+}
+
+fn canaries(play: &Play<'_>, whose: Whose) -> Canaries {
     let topology = &play.plan.topology;
     let private = |user: &&fusion_deployment::topology::UserSpec| {
         topology
@@ -67,7 +97,7 @@ fn canaries(play: &Play<'_>) -> Canaries {
             .is_some_and(|org| org.role == fusion_deployment::topology::OrgRole::Private)
     };
     let mut things: Vec<(String, String)> = Vec::new();
-    for user in topology.users.iter().filter(private) {
+    for user in topology.users.iter().filter(|user| whose == Whose::Everybodys || private(user)) {
         let name = user.address.local_part();
         things.push((format!("address of {name}"), user.address.as_str().to_owned()));
         things.extend(

@@ -3,8 +3,10 @@
 //! The same play on every engine. Nothing here judges: everything observed goes into the history.
 
 mod acts;
+mod admins;
 mod cast;
 mod finale;
+mod hostile;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub async fn play(plan: &Plan, stage: &dyn Stage, target: Arc<Target>) -> Result
     finale::read_everything(&play.cast).await;
     play.enter(Phase::End);
     finale::search(&play);
+    finale::search_logs(&play);
     finale::relay_accounts(&play);
     play.cast.leave().await;
     Ok(())

@@ -185,7 +185,8 @@ async fn foreign_pointer(stage: &Stage) -> Checked {
         ("writing an active call as a user", Service::Locus, "/v1/loci", row(&active)),
     ] {
         let ask = Ask::new(Method::POST, template.url(&here, service, path)).token(&token).json(&body);
-        let codes = [Code::Forbidden, Code::Unauthorized];
+        // Whole, or row by row.
+        let codes = [Code::Forbidden, Code::Unauthorized, Code::NotYourObject];
         stage.must_refuse(&alice, what, &codes, &ask, "foreign-pointer-accepted").await?;
     }
     let index: Vec<IndexEntry> = alice.read_index().await.must(stage, "own-index-unreadable")?;

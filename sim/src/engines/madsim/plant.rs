@@ -1,6 +1,7 @@
 //! Faults of a deployment that this engine must find: set by `--plant`, never otherwise.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use fusion_deployment::{Hooks, Role};
@@ -10,33 +11,44 @@ use fusion_runtime::store::{Batch, Key, Row, StoreError};
 /// A planted fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Plant {
-    /// Stores that commit whatever has changed meanwhile: every race between two tasks loses an update
-    BlindCommits,
+    /// Stores whose group commit forgets all but the first of what is committed at the same time
+    ForgetfulCommits,
 }
 
 impl Plant {
     /// The deployment with it.
     #[must_use]
     pub fn hooks(self) -> Hooks {
-        let wrap = |_: &Role, store: Arc<dyn Store>| Arc::new(Blind(store)) as Arc<dyn Store>;
+        let wrap = |role: &Role, store: Arc<dyn Store>| match role {
+            Role::Cluster(_) => {
+                Arc::new(Forgetful { store, in_flight: AtomicUsize::new(0) }) as Arc<dyn Store>
+            }
+            Role::Provider | Role::Relay { .. } => store,
+        };
         Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
     }
 }
 
-/// A store that does not look at what a commit expects.
-struct Blind(Arc<dyn Store>);
+/// A store that acknowledges what it has not written, but only where two tasks commit at the same time.
+struct Forgetful {
+    store: Arc<dyn Store>,
+    in_flight: AtomicUsize,
+}
 
 #[async_trait]
-impl Store for Blind {
+impl Store for Forgetful {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        self.0.get(keys).await
+        self.store.get(keys).await
     }
 
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
-        self.0.scan(from, until, limit).await
+        self.store.scan(from, until, limit).await
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(Batch { expects: Vec::new(), ..batch }).await
+        let first = self.in_flight.fetch_add(1, Ordering::Relaxed) == 0;
+        let committed = if first { self.store.commit(batch).await } else { Ok(()) };
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        committed
     }
 }

@@ -34,15 +34,17 @@ use fusion_deployment::{Addressing, Federation, Hooks, HostSpec, Running, assemb
 use fusion_history::Recorder;
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
+use fusion_protocol::ClusterName;
 use fusion_protocol::media::LegCounters;
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::probe::Level;
 use fusion_runtime::store::MemoryStore;
 use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp};
+use serde_json::Value;
 use tokio::sync::oneshot;
 use turmoil::{Builder, Sim};
 
-use super::evidence::{Evidence, MachineProbe, Silent, legs_of, lock};
+use super::evidence::{Evidence, MachineProbe, Silent, legs_of, lock, signed_by};
 use super::fabric::Run;
 use crate::fabric::{Fault, FaultId, WorldOptions};
 use crate::outcome::Outcome;
@@ -166,9 +168,8 @@ struct Outside {
 /// The lives that machines have had.
 #[derive(Default)]
 struct Lives {
-    /// How many, by machine.
-    counts: BTreeMap<String, u64>,
-    tasks: Vec<Tasks>,
+    /// The tasks of each life, by machine, the present one last.
+    tasks: BTreeMap<String, Vec<Tasks>>,
     /// What runs. Only the machine itself owns it: its sockets must end when its life does.
     running: BTreeMap<String, Weak<Running>>,
 }
@@ -242,10 +243,9 @@ impl Outside {
         let tasks = Tasks::default();
         let number = {
             let mut lives = lock(&self.lives);
-            lives.tasks.push(tasks.clone());
-            let count = lives.counts.entry(spec.name.clone()).or_default();
-            *count += 1;
-            *count - 1
+            let lives = lives.tasks.entry(spec.name.clone()).or_default();
+            lives.push(tasks.clone());
+            lives.len() - 1
         };
         let of_this_life = |purpose: &str| self.entropy.stream(&format!("{purpose}/{}/{number}", spec.name));
         if self.hesitation > 0.0 {
@@ -265,7 +265,20 @@ impl Outside {
     }
 
     fn panics(&self) -> u64 {
-        lock(&self.lives).tasks.iter().map(Tasks::panics).sum()
+        lock(&self.lives).tasks.values().flatten().map(Tasks::panics).sum()
+    }
+
+    /// Ends the tasks of machines that are about to crash, in the order in which they were spawned: a
+    /// runtime that is dropped ends them in another order in each run, and each closes its sockets.
+    fn end_tasks(&self, of: &[Change]) {
+        let lives = lock(&self.lives);
+        for change in of {
+            if let Change::Crash { name, .. } = change
+                && let Some(tasks) = lives.tasks.get(name).and_then(|lives| lives.last())
+            {
+                tasks.abort_all();
+            }
+        }
     }
 }
 
@@ -282,17 +295,27 @@ impl TurmoilStage {
         Self { outside, clock: Clock::joining(epoch(), Duration::ZERO), devices: AtomicU32::new(0) }
     }
 
-    /// Has changes made between this step and the next.
+    /// Has changes made between two steps.
     async fn make(&self, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
         }
-        let (done, made) = oneshot::channel();
+        self.outside.end_tasks(&changes);
+        if changes.iter().any(|change| matches!(change, Change::Crash { .. })) {
+            // In the step that begins now, they end.
+            self.between_steps(|_| ()).await;
+        }
         let outside = self.outside.clone();
+        self.between_steps(move |sim| {
+            changes.iter().for_each(|change| change.make(sim, &outside.disks));
+        })
+        .await;
+    }
+
+    async fn between_steps(&self, order: impl FnOnce(&mut Sim<'_>) + Send + 'static) {
+        let (done, made) = oneshot::channel();
         let order = move |sim: &mut Sim<'_>| {
-            for change in &changes {
-                change.make(sim, &outside.disks);
-            }
+            order(sim);
             // Whoever ordered it may be gone.
             let _ = done.send(());
         };
@@ -374,6 +397,16 @@ impl Stage for TurmoilStage {
                     .map(|(place, bytes)| (host.name.clone(), canaries.sink(place, &bytes)))
             })
             .collect()
+    }
+
+    fn search_logs(&self, canaries: &Canaries) -> Vec<(String, Sink)> {
+        self.outside.evidence.search_logs(canaries)
+    }
+
+    fn sign(&self, cluster: &ClusterName, typ: &str, claims: &Value) -> Option<String> {
+        let lives = lock(&self.outside.lives);
+        let mut running = lives.running.values().filter_map(Weak::upgrade);
+        running.find_map(|running| signed_by(&running.service, cluster, typ, claims))
     }
 
     fn relay_accounts(&self) -> Vec<(String, LegCounters)> {
