@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use anstream::{eprint, eprintln, println};
+use anstream::{eprintln, println};
 use anyhow::{Result, bail, ensure};
 use clap::{Parser, value_parser};
 use fusion_history::{Ruling, first_difference};
@@ -33,7 +33,7 @@ use fusion_sim::scenario::Scenario;
 ///   cargo xtask sim madsim one-to-one-race --seed 7
 ///   cargo xtask sim madsim one-to-one-race --seeds 200
 ///   cargo xtask sim madsim alice-chats-bob alice-calls-bob --seeds 3 --twice
-///   cargo xtask sim madsim one-to-one-race --seeds 50 --plant blind-commits
+///   cargo xtask sim madsim one-to-one-race --seeds 50 --plant forgetful-commits
 #[derive(Parser)]
 #[command(
     name = "cargo xtask sim madsim",
@@ -142,25 +142,19 @@ impl Line {
             outcome
         };
         let found_out = |outcome: &Outcome| {
-            let shown = self.plant.is_some() && outcome.ruling == Ruling::Violated;
-            enough.fetch_or(shown, Ordering::Relaxed);
+            // By a judge: a play that could not be played proves nothing.
+            let judged = outcome.verdicts.iter().any(|verdict| verdict.violated > 0);
+            enough.fetch_or(self.plant.is_some() && judged, Ordering::Relaxed);
         };
         let summary = explore_on(scenario, batch, &play, &enough, &found_out);
         let differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let ruling = self.ruling(&summary, scenario, &differing);
+        let ruling = match self.plant {
+            None => ruling(&summary, scenario, &differing),
+            Some(_) if enough.into_inner() => Ruling::Holds,
+            Some(_) => Ruling::Violated,
+        };
         self.tell(&summary, ruling, &differing);
         ruling
-    }
-
-    fn ruling(&self, summary: &Summary, scenario: &Scenario, differing: &[String]) -> Ruling {
-        match self.plant {
-            Some(_) if summary.violated > 0 => Ruling::Holds,
-            Some(_) => Ruling::Violated,
-            None if !differing.is_empty() => Ruling::Violated,
-            None if summary.never_reached(scenario).is_empty() => summary.ruling(),
-            // An empty victory.
-            None => summary.ruling().max(Ruling::Unknown),
-        }
     }
 
     fn tell(&self, summary: &Summary, ruling: Ruling, differing: &[String]) {
@@ -187,10 +181,21 @@ impl Line {
             );
         }
         differing.iter().for_each(|told| eprintln!("  {told}"));
-        for outcome in summary.failed.iter().take(if self.plant.is_some() { 1 } else { usize::MAX }) {
+        for outcome in &summary.failed {
             let planted = if self.plant.is_some() { "as planted, " } else { "" };
             eprintln!("  {planted}{} on seed {}: {}", outcome.ruling, outcome.seed, outcome.reproduce());
-            outcome.explain().lines().for_each(|told| eprint!("    {told}\n"));
+            outcome.explain().lines().for_each(|told| eprintln!("    {told}"));
         }
+    }
+}
+
+/// Of a deployment without a planted fault. A requirement that never had a case is an empty victory.
+fn ruling(summary: &Summary, scenario: &Scenario, differing: &[String]) -> Ruling {
+    if !differing.is_empty() {
+        Ruling::Violated
+    } else if summary.never_reached(scenario).is_empty() {
+        summary.ruling()
+    } else {
+        summary.ruling().max(Ruling::Unknown)
     }
 }
