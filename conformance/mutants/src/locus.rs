@@ -1,17 +1,30 @@
 //! Calls gone wrong.
 
+mod rows;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::response::Response;
 use fusion_deployment::Hooks;
 use fusion_protocol::Code;
+use fusion_runtime::store::{Batch, Key};
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Mutant;
 use crate::mercury::{commits, lose_events};
-use crate::wrap::{self, Call, code_of, is_of};
+use crate::wrap::{self, Call, code_of, is_of, taken};
+
+pub(crate) use rows::{
+    END_NOT_POSTED, GROUP_OF_TWO, LEASE_NOT_KEPT, READ_FROM_A_COPY, REV_OF_THE_CALL, REV_RESTARTS, RINGS_ON,
+    THROWN_OUT,
+};
+
+/// Where clusters serve.
+const HTTPS: u16 = 443;
+/// How often a row is tried to be changed that others change, too.
+const STRIKES_MAX: usize = 8;
 
 /// LOC-001: each call but the first has a URL of its own.
 pub(crate) const URL_CHANGES: Mutant = Mutant {
@@ -32,8 +45,9 @@ pub(crate) const NEVER_RINGS: Mutant = Mutant {
     hooks: || commits(|batch| lose_events(batch, |event| event["eventType"] == "locus.ringing")),
 };
 
-/// LOC-003: of two who call each other at once, each is in a call of their own.
-pub(crate) const TWO_CALLS: Mutant = Mutant { name: "glare-makes-two-calls", hooks: two_calls };
+/// LOC-003: whoever joins a call that goes on ends it and begins one of their own.
+pub(crate) const TWO_CALLS: Mutant =
+    Mutant { name: "glare-makes-two-calls", hooks: || wrap::calls(is_join, |call| Box::pin(apart(call))) };
 
 /// LOC-003: a call that begins refuses who calls back at the same moment.
 pub(crate) const GLARE_REFUSED: Mutant = Mutant { name: "glare-refused", hooks: glare_refused };
@@ -41,6 +55,12 @@ pub(crate) const GLARE_REFUSED: Mutant = Mutant { name: "glare-refused", hooks: 
 /// LOC-003: a join that comes too late begins another call.
 pub(crate) const LATE_JOIN_RINGS: Mutant =
     Mutant { name: "late-join-rings", hooks: || wrap::calls(is_join, |call| Box::pin(anyway(call))) };
+
+/// LOC-005: before it takes a join, the home asks the clusters of all participants.
+pub(crate) const ASKS_FIRST: Mutant = Mutant {
+    name: "join-asks-other-clusters",
+    hooks: || wrap::calls(is_join, |call| Box::pin(having_asked(call))),
+};
 
 /// LOC-006: declining is acknowledged and not done.
 pub(crate) const DECLINE_IGNORED: Mutant = Mutant {
@@ -87,21 +107,6 @@ pub(crate) const LEASE_FOR_EVER: Mutant = Mutant {
     },
 };
 
-/// LOC-008: a locus at rest has its first revision again.
-pub(crate) const REV_RESTARTS: Mutant = Mutant {
-    name: "revision-restarts",
-    hooks: || {
-        wrap::answers(
-            |method, path| method == Method::GET && path.ends_with("/locus"),
-            |_, locus| {
-                if locus["state"] == "INACTIVE" {
-                    locus["rev"] = "0".into();
-                }
-            },
-        )
-    },
-};
-
 fn is_join(method: &Method, path: &str) -> bool {
     method == Method::POST && path.ends_with("/locus/participants")
 }
@@ -112,16 +117,64 @@ fn in_call(locus: &Value) -> usize {
     all.filter(|participant| participant["state"] == "JOINED").count()
 }
 
-fn two_calls() -> Hooks {
-    wrap::answers(is_join, |call, joined| {
-        let expected = call.json().and_then(|join| number(&join["expect"]));
-        let (instance, others) = (number(&joined["locus"]["instance"]), in_call(&joined["locus"]));
-        if let (Some(expected), Some(instance), 2..) = (expected, instance, others)
-            && instance == expected + 1
-        {
-            joined["locus"]["instance"] = (instance + 1).to_string().into();
+/// Whoever finds somebody in the call strikes it out, and begins the next.
+async fn apart(call: Call) -> Response {
+    let (bytes, response) = taken(call.play().await).await;
+    let joined: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    let instance = number(&joined["locus"]["instance"]).filter(|_| in_call(&joined["locus"]) > 1);
+    let mut join = call.json().unwrap_or_default();
+    match instance.filter(|instance| number(&join["expect"]) == instance.checked_sub(1)) {
+        Some(instance) if strike_out(&call).await.is_some() => {
+            join["expect"] = instance.to_string().into();
+            call.play_json(&join).await
         }
-    })
+        _ => response,
+    }
+}
+
+/// Nobody is in the call any more, as far as the store knows.
+async fn strike_out(call: &Call) -> Option<()> {
+    let store = &call.host.store;
+    let key = Key::of(&[b"locus", conversation_of(call)?.as_bytes()]);
+    for _ in 0..STRIKES_MAX {
+        let row = store.get(std::slice::from_ref(&key)).await.ok()?.pop()??;
+        let mut locus: Value = serde_json::from_slice(&row.value).ok()?;
+        locus["state"] = "INACTIVE".into();
+        locus["parties"] = json!({});
+        let mut batch = Batch::default();
+        batch.expect(&key, Some(&row)).put(key.clone(), serde_json::to_vec(&locus).ok()?);
+        if store.commit(batch).await.is_ok() {
+            return Some(());
+        }
+    }
+    None
+}
+
+/// Every participant's cluster is connected to, one after the other, before the join is looked at.
+async fn having_asked(call: Call) -> Response {
+    for other in clusters_of(&call).await.unwrap_or_default() {
+        let name = call.authority().replacen(call.cluster(), &other, 1);
+        let net = &call.host.net;
+        for address in net.resolve(&name, HTTPS).await.unwrap_or_default() {
+            drop(net.connect(address, &name).await);
+        }
+    }
+    call.play().await
+}
+
+/// The other clusters that the conversation's members are served by.
+async fn clusters_of(call: &Call) -> Option<BTreeSet<String>> {
+    let key = Key::of(&[b"conversation", conversation_of(call)?.as_bytes()]);
+    let row = call.host.store.get(std::slice::from_ref(&key)).await.ok()?.pop()??;
+    let conversation: Value = serde_json::from_slice(&row.value).ok()?;
+    let members = conversation["participants"].as_array().into_iter().flatten();
+    let clusters = members.filter_map(|member| member["cluster"].as_str().map(str::to_owned));
+    Some(clusters.filter(|cluster| cluster != call.cluster()).collect())
+}
+
+/// The conversation that a call's path names.
+fn conversation_of(call: &Call) -> Option<&str> {
+    call.path().strip_prefix("/v1/conversations/")?.split('/').next()
 }
 
 /// The second join that expects the same is told that the call is over.

@@ -1,5 +1,8 @@
 //! Devices and notifications gone wrong: stores that lose or disorder what devices are owed.
 
+mod queues;
+mod sockets;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +13,9 @@ use serde_json::Value;
 
 use crate::Mutant;
 use crate::wrap::{is_of, stores};
+
+pub(crate) use queues::{EPOCHS_FORGOTTEN, IDS_CHANGE, IN_STEP, LAST_LEFT_OUT, NUMBERED_LATE, ORDER_CHANGES};
+pub(crate) use sockets::OLDER_STAYS_OPEN;
 
 /// MER-001: only one of a user's devices is told.
 pub(crate) const ONE_DEVICE_ONLY: Mutant =
