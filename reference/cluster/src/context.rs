@@ -8,7 +8,7 @@ use fusion_runtime::{Host, http};
 
 use crate::auth::{SigningKey, Verifier, Verify};
 use crate::locks::Locks;
-use crate::{ClusterConfig, auth, index, locus, mercury, outbox, provisioning, users};
+use crate::{ClusterConfig, auth, index, locus, mercury, moves, outbox, provisioning, users};
 
 /// A running cluster, as its services see it. Cheap to clone.
 #[derive(Clone)]
@@ -91,6 +91,7 @@ impl Cluster {
         }));
         users::start(&cluster);
         provisioning::start(&cluster).await?;
+        moves::start(&cluster).await?;
         outbox::start(&cluster).await?;
         index::start(&cluster);
         locus::start(&cluster).await?;

@@ -14,6 +14,7 @@ pub mod locus;
 pub mod map;
 pub mod media;
 pub mod mercury;
+pub mod moving;
 pub mod names;
 pub mod privacy;
 pub mod problem;

@@ -8,7 +8,7 @@ use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef,
 use jsonwebtoken::DecodingKey;
 
 use super::{tokens, verifier};
-use crate::{Cluster, users};
+use crate::{Cluster, moves, users};
 
 /// The longest life of an assertion, in seconds: it is handed over at once.
 const ASSERTION_SECONDS_MAX: u64 = 3_600;
@@ -150,8 +150,13 @@ fn asserted(cluster: &Cluster, assertion: &str) -> Result<AssertionClaims, Probl
 
 async fn local_user(cluster: &Cluster, sub: &str) -> Result<UserRef, Problem> {
     let user: Address = sub.parse().map_err(|_| invalid_grant("the subject is no address"))?;
-    let row = users::served_here(cluster, &user).await?.value.filter(|row| row.active);
-    let row = row.ok_or_else(|| invalid_grant("the subject has no active account here"))?;
+    let row = users::served_here(cluster, &user).await?.value;
+    if row.is_none()
+        && let Some(to) = moves::gone_to(cluster, &user).await?
+    {
+        return Err(Problem::new(Code::WrongCluster).with("clusters", [to]));
+    }
+    let row = row.filter(|row| row.active).ok_or_else(|| invalid_grant("the subject has no active account here"))?;
     Ok(UserRef { user, incarnation: row.record.incarnation })
 }
 
@@ -163,9 +168,10 @@ fn resource(cluster: &Cluster, resource: Option<&str>) -> Result<ClusterName, Pr
     })
 }
 
-/// Inside a grant, a token that does not hold is an invalid grant; a 503 stays one.
+/// Inside a grant, a token that does not hold is an invalid grant; a 503 stays one, and so does the hint where
+/// the user is served now (MAP-007).
 fn in_a_grant(problem: Problem) -> Problem {
-    if problem.status >= 500 {
+    if problem.status >= 500 || problem.code == Code::WrongCluster {
         return problem;
     }
     invalid_grant(problem.detail.as_deref().unwrap_or(&problem.title))

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::keyring::Call;
 use super::{AdminCaller, UserCaller, Verify, tokens};
-use crate::{Cluster, users};
+use crate::{Cluster, moves, users};
 
 /// How many tokens are remembered with their signature proved.
 const PROVED_MAX: usize = 16 << 10;
@@ -101,8 +101,16 @@ pub(super) async fn access(cluster: &Cluster, token: &str) -> Result<Arc<Access>
 /// A user of this cluster: still served here, still the same person, still active.
 pub(super) async fn served(cluster: &Cluster, user: &UserRef) -> Result<(), Problem> {
     let row = users::served_here(cluster, &user.user).await?.value;
-    let same = row.is_some_and(|row| row.active && row.record.incarnation == user.incarnation);
-    if same { Ok(()) } else { Err(Problem::new(Code::Unauthorized).detail("the account has ended")) }
+    let same = row.as_ref().is_some_and(|row| row.active && row.record.incarnation == user.incarnation);
+    if same {
+        return Ok(());
+    }
+    if row.is_none()
+        && let Some(to) = moves::gone_to(cluster, &user.user).await?
+    {
+        return Err(Problem::new(Code::WrongCluster).with("clusters", [to]));
+    }
+    Err(Problem::new(Code::Unauthorized).detail("the account has ended"))
 }
 
 /// SEC-009: a guest, if our own resolution says that this issuer serves this very person. A consumer

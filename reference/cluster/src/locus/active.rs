@@ -25,6 +25,9 @@ const LIST_MAX: usize = 1_000;
 /// How many entries are erased in one commit.
 const ERASE_PAGE: usize = 500;
 
+/// The rows that go with a user who moves (MAP-007), each below the user.
+pub(crate) const CARRIED: &[&str] = &["active", "active-now"];
+
 /// An entry as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,7 +44,11 @@ pub(crate) async fn write_active(cluster: &Cluster, write: &ActiveWrite) -> Resu
     let store = &*cluster.host.store;
     let _held = cluster.locks.hold(format!("active/{}", write.user.as_str())).await;
     loop {
-        let user = users::served_here(cluster, &write.user).await?;
+        let user = match users::served_here(cluster, &write.user).await {
+            // Nobody else's row waits for a user who is being moved (MAP-007).
+            Err(problem) if problem.code == Code::Fenced => return Ok(refused(write, Code::Fenced, vec![])),
+            user => user?,
+        };
         if let Some(refused) = refusal(cluster, user.value.as_ref(), write).await {
             return Ok(refused);
         }

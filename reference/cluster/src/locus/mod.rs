@@ -21,7 +21,7 @@ use fusion_protocol::locus::Replaces;
 use fusion_protocol::{Problem, Uuid};
 use fusion_runtime::store::Batch;
 
-pub(crate) use active::{erase, write_active};
+pub(crate) use active::{CARRIED, erase, write_active};
 pub(crate) use http::{call_routes, list_routes};
 pub(crate) use leases::Leases;
 pub(crate) use relays::Relays;

@@ -125,6 +125,8 @@ async fn notify(
 ) -> Answer {
     loop {
         let mut batch = Batch::default();
+        // A queue that is being carried elsewhere takes nothing (MAP-007).
+        users::served_here(cluster, user).await?.unchanged(&mut batch);
         let added = store::enqueue(cluster, &mut batch, user, only, notification).await?;
         if !added {
             return Ok(StatusCode::ACCEPTED.into_response());

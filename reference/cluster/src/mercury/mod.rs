@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 pub(crate) use http::routes;
+pub(crate) use store::{CARRIED, CARRIED_BY_DEVICE, DeviceRow, devices};
 
 use crate::Cluster;
 
@@ -75,7 +76,7 @@ pub(crate) async fn enqueue(
 /// # Errors
 /// When the store cannot be read or written.
 pub(crate) async fn erase(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
-    for device in store::devices(cluster, user).await? {
+    for device in devices(cluster, user).await? {
         store::remove(cluster, user, device).await?;
         Hint::Removed { device }.publish(cluster, user);
     }

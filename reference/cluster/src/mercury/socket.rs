@@ -16,8 +16,8 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use super::{Hint, store, subject};
-use crate::Cluster;
 use crate::rows::{self, Committed};
+use crate::{Cluster, moves};
 
 /// How long a socket may take to say who it is.
 const AUTHENTICATE_WITHIN: Duration = Duration::from_secs(10);
@@ -81,6 +81,7 @@ pub(super) async fn serve(cluster: Cluster, device: Uuid, mut socket: Socket) {
         Err(end) => end,
     };
     if let End::Closing(code) = end {
+        let code = why(&session.cluster, &session.owner, code).await;
         goodbye(&session.cluster, &mut session.socket, code).await;
     }
     let _ = session.flush().await;
@@ -310,6 +311,18 @@ impl Session {
         let text = serde_json::to_string(frame).expect("a frame is plain data");
         let sent = self.cluster.host.clock.timeout(DEAD_AFTER, self.socket.send(&text)).await;
         sent.map_err(|_| End::Gone)?.map_err(broken)
+    }
+}
+
+/// A device that is not here any more has moved with its user (MAP-007), or is gone for good.
+async fn why(cluster: &Cluster, owner: &UserRef, code: Code) -> Code {
+    if code != Code::Gone {
+        return code;
+    }
+    match moves::gone_to(cluster, &owner.user).await {
+        Ok(Some(_)) => Code::WrongCluster,
+        Ok(None) => Code::Gone,
+        Err(_) => Code::Unavailable,
     }
 }
 

@@ -26,11 +26,17 @@ const FRAME_OVERHEAD: usize = 4 << 10;
 /// How often a commit is tried again under contention.
 const TRIES: usize = 16;
 
+/// The rows that go with a user who moves (MAP-007), each below the user,
+pub(crate) const CARRIED: &[&str] = &["device-tail"];
+/// and each below one of the user's devices.
+pub(crate) const CARRIED_BY_DEVICE: &[&str] =
+    &["device", "device-head", "device-event", "device-event-id"];
+
 /// Whose a device is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct DeviceRow {
-    pub(super) owner: UserRef,
+pub(crate) struct DeviceRow {
+    pub(crate) owner: UserRef,
     pub(super) name: Option<Pii<String>>,
 }
 
@@ -81,7 +87,7 @@ pub(super) async fn enqueue(
 }
 
 /// The devices of a user.
-pub(super) async fn devices(cluster: &Cluster, user: &Address) -> Result<Vec<Uuid>, Problem> {
+pub(crate) async fn devices(cluster: &Cluster, user: &Address) -> Result<Vec<Uuid>, Problem> {
     let prefix = rows::key("device-tail", &[user.as_str()]);
     let tails = rows::list::<TailRow>(&*cluster.host.store, &prefix, limits::DEVICES_MAX).await?;
     tails.iter().map(|tail| device_of(tail.key())).collect()

@@ -8,7 +8,7 @@ use fusion_runtime::store::Batch;
 use super::{erasure, place};
 use crate::rows::{self, Committed};
 use crate::users::{self, Reach, UserRow, View};
-use crate::{Cluster, OrgRole};
+use crate::{Cluster, OrgRole, moves};
 
 /// What an admin says of a new user.
 pub(super) struct NewUser {
@@ -27,6 +27,7 @@ pub(super) async fn create(cluster: &Cluster, new: NewUser) -> Result<UserRow, P
     may_serve(cluster, &new.user).await?;
     let _held = cluster.locks.hold(erasure::lock(&new.user)).await;
     erasure::finish(cluster, &new.user).await?;
+    moves::clear(cluster, &new.user).await?;
     place::take(cluster, &new.user).await?;
     let row = row(cluster, new);
     loop {
@@ -95,6 +96,7 @@ fn row(cluster: &Cluster, new: NewUser) -> UserRow {
         display_name: new.display_name,
         external_id: new.external_id,
         active: new.active,
+        fenced: false,
     }
 }
 

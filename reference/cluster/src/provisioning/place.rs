@@ -6,7 +6,7 @@
 //! user maps. A place that was given and not used stays with its cluster until somebody adds the user
 //! there.
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use fusion_protocol::{Address, ClusterName, Code, Problem, Service};
 use fusion_runtime::store::{Batch, Key};
@@ -26,12 +26,25 @@ struct PlaceRow {
     cluster: ClusterName,
 }
 
+/// What the registrar is told.
+enum Tell<'a> {
+    Take,
+    Leave,
+    HandOver(&'a ClusterName),
+}
+
+/// `?to=`: to which cluster the address is passed on.
+#[derive(Deserialize)]
+pub(crate) struct Asked {
+    to: Option<ClusterName>,
+}
+
 /// Makes the address this cluster's.
 ///
 /// # Errors
 /// `already-exists` when it is another cluster's, `resolution-incomplete` when the registrar is silent.
 pub(super) async fn take(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
-    tell(cluster, user, Method::PUT).await
+    tell(cluster, user, Tell::Take).await
 }
 
 /// Gives the address up, for any cluster of the org to take.
@@ -39,17 +52,33 @@ pub(super) async fn take(cluster: &Cluster, user: &Address) -> Result<(), Proble
 /// # Errors
 /// `resolution-incomplete` when the registrar is silent.
 pub(super) async fn leave(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
-    tell(cluster, user, Method::DELETE).await
+    tell(cluster, user, Tell::Leave).await
 }
 
-/// `PUT /v1/places/{user}` by a cluster of the own org.
+/// Makes the address another cluster's: the user has moved there (MAP-007). Done again, it is done.
+///
+/// # Errors
+/// `conflict` while the address is not this cluster's yet, because whoever had the user before has not told;
+/// `resolution-incomplete` when the registrar is silent.
+pub(crate) async fn hand_over(cluster: &Cluster, user: &Address, to: &ClusterName) -> Result<(), Problem> {
+    tell(cluster, user, Tell::HandOver(to)).await
+}
+
+/// `PUT /v1/places/{user}` by a cluster of the own org; with `?to=` by the cluster that has it.
 pub(crate) async fn put(
     State(cluster): State<Cluster>,
     Path(user): Path<String>,
+    Query(asked): Query<Asked>,
     caller: ClusterCaller<IgnoredAny>,
 ) -> Answer {
     let user = of_org(&cluster, &user, &caller.cluster)?;
-    give(&cluster, &user, &caller.cluster).await?;
+    match asked.to {
+        Some(to) => {
+            of_org(&cluster, user.as_str(), &to)?;
+            pass_on(&cluster, &user, &caller.cluster, &to).await?;
+        }
+        None => give(&cluster, &user, &caller.cluster).await?,
+    }
     Ok(done())
 }
 
@@ -64,20 +93,31 @@ pub(crate) async fn delete(
     Ok(done())
 }
 
-async fn tell(cluster: &Cluster, user: &Address, method: Method) -> Result<(), Problem> {
+async fn tell(cluster: &Cluster, user: &Address, what: Tell<'_>) -> Result<(), Problem> {
     let clusters = users::clusters_of(cluster, &user.domain());
     let Some(registrar) = clusters.first().filter(|_| clusters.len() > 1) else { return Ok(()) };
     if registrar == cluster.name() {
-        return match method {
-            Method::PUT => give(cluster, user, cluster.name()).await,
-            _ => take_back(cluster, user, cluster.name()).await,
+        return match what {
+            Tell::Take => give(cluster, user, cluster.name()).await,
+            Tell::Leave => take_back(cluster, user, cluster.name()).await,
+            Tell::HandOver(to) => pass_on(cluster, user, cluster.name(), to).await,
         };
     }
     let path = format!("/v1/places/{}", user.path_segment());
-    let url = cluster.config.template.url(registrar, Service::Users, &path);
+    let mut url = cluster.config.template.url(registrar, Service::Users, &path);
+    let method = match what {
+        Tell::Take => Method::PUT,
+        Tell::Leave => Method::DELETE,
+        Tell::HandOver(to) => {
+            url.query_pairs_mut().append_pair("to", to.as_str());
+            Method::PUT
+        }
+    };
     match peers::call(cluster, method, &url, &()).await {
         Ok(_) => Ok(()),
-        Err(PeerError::Refused(problem)) if problem.code == Code::AlreadyExists => Err(*problem),
+        Err(PeerError::Refused(problem)) if matches!(problem.code, Code::AlreadyExists | Code::Conflict) => {
+            Err(*problem)
+        }
         Err(_) => Err(Code::ResolutionIncomplete.into()),
     }
 }
@@ -89,6 +129,28 @@ async fn give(cluster: &Cluster, user: &Address, to: &ClusterName) -> Result<(),
             Some(row) if row.cluster == *to => return Ok(()),
             Some(_) => return Err(Code::AlreadyExists.into()),
             None => {}
+        }
+        let mut batch = Batch::default();
+        place.save(&mut batch, &PlaceRow { cluster: to.clone() });
+        if rows::commit(&*cluster.host.store, batch).await? == Committed::Yes {
+            return Ok(());
+        }
+    }
+}
+
+/// An address that nobody has written down is whose cluster passes it on.
+async fn pass_on(
+    cluster: &Cluster,
+    user: &Address,
+    from: &ClusterName,
+    to: &ClusterName,
+) -> Result<(), Problem> {
+    loop {
+        let place = rows::load::<PlaceRow>(&*cluster.host.store, key(user)).await?;
+        match &place.value {
+            Some(row) if row.cluster == *to => return Ok(()),
+            Some(row) if row.cluster != *from => return Err(Code::Conflict.into()),
+            _ => {}
         }
         let mut batch = Batch::default();
         place.save(&mut batch, &PlaceRow { cluster: to.clone() });

@@ -14,7 +14,7 @@ use super::{resolve, served_here};
 use crate::auth::{Caller, UserCaller};
 use crate::provisioning::place;
 use crate::reply::{self, Answer};
-use crate::{Cluster, OrgRole};
+use crate::{Cluster, OrgRole, moves};
 
 pub(super) fn routes() -> Router<Cluster> {
     Router::new()
@@ -22,6 +22,7 @@ pub(super) fn routes() -> Router<Cluster> {
         .route("/v1/resolve/{user}", get(resolved))
         .route("/v1/login", get(login))
         .route("/v1/places/{user}", put(place::put).delete(place::delete))
+        .merge(moves::routes())
 }
 
 /// `?reach=cluster`: the asker wants this cluster's own answer, not the org's.
@@ -51,7 +52,10 @@ async fn user(
         return Ok(reply::json(StatusCode::OK, &row.record));
     }
     if asked.reach.as_deref() == Some("cluster") {
-        return Err(Code::UserUnknown.into());
+        return Err(match moves::gone_to(&cluster, &user).await? {
+            Some(to) => wrong_cluster(&[to]).into(),
+            None => Code::UserUnknown.into(),
+        });
     }
     elsewhere(&cluster, &user).await
 }
@@ -93,11 +97,22 @@ async fn elsewhere(cluster: &Cluster, user: &Address) -> Answer {
         (OrgRole::Private, None) => return Err(wrong_cluster(&view.consumer).into()),
     }
     let siblings = resolve::siblings(cluster, &user.domain());
-    match resolve::among(cluster, user, &siblings).await {
+    let answer = match moves::gone_to(cluster, user).await? {
+        // Where the user went, is asked first.
+        Some(to) => resolve::among(cluster, user, &first(to, siblings)).await,
+        None => resolve::among(cluster, user, &siblings).await,
+    };
+    match answer {
         MapAnswer::Found(record) => Err(wrong_cluster(&[record.cluster]).into()),
         MapAnswer::Unknown => Err(Code::UserUnknown.into()),
         _ => Err(Code::ResolutionIncomplete.into()),
     }
+}
+
+fn first(one: ClusterName, mut others: Vec<ClusterName>) -> Vec<ClusterName> {
+    others.retain(|other| *other != one);
+    others.insert(0, one);
+    others
 }
 
 /// MAP-005: the clusters to ask instead.

@@ -16,8 +16,10 @@ use serde_json::json;
 
 pub(crate) use quota::Quota;
 pub(crate) use replica::{Replica, View};
-pub(crate) use resolve::{Reach, Remembered, among, ask, clusters_of, resolve, resolve_again, siblings};
-pub(crate) use store::{UserRow, by_id, insert, remove, served_here};
+pub(crate) use resolve::{
+    Reach, Remembered, among, ask, clusters_of, clusters_serving, forget, resolve, resolve_again, siblings,
+};
+pub(crate) use store::{UserRow, by_id, held, insert, remove, served_here};
 
 use crate::Cluster;
 
@@ -30,7 +32,7 @@ pub(crate) fn routes() -> Router<Cluster> {
     http::routes()
 }
 
-/// Tells whoever watches that a user's row is now so (`ACTIVE`, `DELETED`).
+/// Tells whoever watches that a user's row is now so (`ACTIVE`, `FENCED`, `GONE`, `DELETED`).
 pub(crate) fn report(cluster: &Cluster, record: &UserRecord, state: &str) {
     let probe = &cluster.host.probe;
     if probe.watches_state() {

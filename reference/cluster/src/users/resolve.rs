@@ -1,7 +1,7 @@
 //! Resolution, as this cluster does it: the machine of `fusion_machines::resolution`, its questions
 //! answered by the replica, by the own user map and by other clusters'.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use http::Method;
 use super::replica::View;
 use super::served_here;
 use crate::peers::{self, PeerError};
-use crate::{Cluster, OrgRole};
+use crate::{Cluster, OrgRole, moves};
 
 /// How many found users are remembered.
 const REMEMBERED_MAX: usize = 64 << 10;
@@ -107,8 +107,9 @@ fn claim(cluster: &Cluster, view: &View) -> Answer {
 
 /// The own user map, for its whole org.
 async fn here(cluster: &Cluster, user: &Address) -> Result<Answer, Problem> {
-    if let Some(row) = served_here(cluster, user).await?.value {
-        return Ok(Answer::Found(row.record));
+    match own(cluster, user).await? {
+        Answer::Unknown => {}
+        answer => return Ok(answer),
     }
     let view = cluster.map.view(&user.domain(), cluster.host.clock.now());
     if view.version == Count(0) {
@@ -116,6 +117,29 @@ async fn here(cluster: &Cluster, user: &Address) -> Result<Answer, Problem> {
     }
     let siblings = siblings(cluster, &user.domain());
     Ok(among(cluster, user, &siblings).await)
+}
+
+/// What this cluster itself knows of a user: that it serves them, or where they went (MAP-007).
+pub(super) async fn own(cluster: &Cluster, user: &Address) -> Result<Answer, Problem> {
+    match served_here(cluster, user).await {
+        Ok(row) => match row.value {
+            Some(row) => Ok(Answer::Found(row.record)),
+            None => {
+                let gone_to = moves::gone_to(cluster, user).await?;
+                Ok(gone_to.map_or(Answer::Unknown, |to| Answer::Elsewhere(vec![to])))
+            }
+        },
+        // Nobody can say before the move is decided.
+        Err(problem) if problem.code == Code::Fenced => Ok(Answer::Silent),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// The clusters of whatever org a domain's users are of, as far as the domain map says: the claiming org's,
+/// else the consumer org's.
+pub(crate) fn clusters_serving(cluster: &Cluster, domain: &Domain) -> Vec<ClusterName> {
+    let view = cluster.map.view(domain, cluster.host.clock.now());
+    view.record.map_or(view.consumer, |record| record.clusters.clone())
 }
 
 /// The clusters of the own org that may hold a user of a domain, as the map lists them.
@@ -136,17 +160,42 @@ pub(crate) fn siblings(cluster: &Cluster, domain: &Domain) -> Vec<ClusterName> {
 }
 
 /// Which of the own org's other clusters holds the user: each is asked for itself only, so that nobody
-/// asks in circles. One that is silent makes the answer silence.
+/// asks in circles. One that is silent makes the answer silence. Where one says that the user has gone, is
+/// asked again: it may have been asked just before the user came (MAP-007).
 pub(crate) async fn among(cluster: &Cluster, user: &Address, siblings: &[ClusterName]) -> Answer {
-    let mut silent = false;
-    for sibling in siblings {
-        match ask(cluster, sibling, user, Reach::Cluster).await {
+    let mut waiting: VecDeque<(ClusterName, bool)> =
+        siblings.iter().map(|sibling| (sibling.clone(), false)).collect();
+    let (mut silent, mut hinted) = (false, BTreeSet::new());
+    while let Some((asked, by_hint)) = waiting.pop_front() {
+        if !by_hint && hinted.contains(&asked) {
+            continue;
+        }
+        let answer = match asked == *cluster.name() {
+            true => own(cluster, user).await.unwrap_or(Answer::Silent),
+            false => ask(cluster, &asked, user, Reach::Cluster).await,
+        };
+        match answer {
             Answer::Found(record) => return Answer::Found(record),
             Answer::Unknown => {}
+            Answer::Elsewhere(hints) => {
+                let ours = |hint: &ClusterName| siblings.contains(hint) || hint == cluster.name();
+                for hint in hints.into_iter().filter(ours) {
+                    match hinted.insert(hint.clone()) {
+                        true => waiting.push_front((hint, true)),
+                        // The user is on the way while this is asked.
+                        false => silent = true,
+                    }
+                }
+            }
             _ => silent = true,
         }
     }
     if silent { Answer::Silent } else { Answer::Unknown }
+}
+
+/// What was found of a user before is not to be believed any more.
+pub(crate) fn forget(cluster: &Cluster, user: &Address) {
+    cluster.found.found().users.remove(user);
 }
 
 /// For whom the asked user map is to answer.

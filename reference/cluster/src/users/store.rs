@@ -1,6 +1,6 @@
 //! The rows of users: by address, and by SCIM's id.
 
-use fusion_protocol::{Address, Pii, Problem, Uuid, map::UserRecord};
+use fusion_protocol::{Address, Code, Pii, Problem, Uuid, map::UserRecord};
 use fusion_runtime::store::{Batch, Key};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ pub(crate) struct UserRow {
     pub(crate) display_name: Option<Pii<String>>,
     pub(crate) external_id: Option<String>,
     pub(crate) active: bool,
+    /// Whether the user is being moved away: until that is decided nobody here serves them (MAP-007).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) fenced: bool,
 }
 
 /// Where the address of a SCIM id is.
@@ -28,7 +31,17 @@ pub(crate) struct IdRow {
 
 /// The row of a user that this cluster serves; empty for anybody else. `unchanged` on it makes a commit
 /// depend on the user still being served here.
+///
+/// # Errors
+/// `fenced` while the user is being moved away (MAP-007).
 pub(crate) async fn served_here(cluster: &Cluster, user: &Address) -> Result<Loaded<UserRow>, Problem> {
+    let row = held(cluster, user).await?;
+    let fenced = row.value.as_ref().is_some_and(|row| row.fenced);
+    if fenced { Err(Code::Fenced.into()) } else { Ok(row) }
+}
+
+/// The row of a user, fenced or not: for who moves users.
+pub(crate) async fn held(cluster: &Cluster, user: &Address) -> Result<Loaded<UserRow>, Problem> {
     rows::load(&*cluster.host.store, user_key(user)).await
 }
 
