@@ -45,7 +45,23 @@ pub(crate) const SECOND_HOME: Mutant = Mutant { name: "copy-in-another-cluster",
 
 /// RDV-007: a home that looks for what it should tell others finds nothing.
 pub(crate) const NEVER_DIGESTED: Mutant =
-    Mutant { name: "digest-never-sent", hooks: || wrap::stores(|store| Arc::new(NoConversations(store))) };
+    Mutant { name: "digest-never-sent", hooks: || wrap::stores(|store| Arc::new(NotListed(store, "conversation"))) };
+
+/// RDV-005: a home that starts again does not look what it still has to tell.
+pub(crate) const OUTBOX_FORGOTTEN: Mutant =
+    Mutant { name: "outbox-forgotten", hooks: || wrap::stores(|store| Arc::new(NotListed(store, "outbox"))) };
+
+/// RDV-006: an index says of every home that it is there.
+pub(crate) const ALWAYS_THERE: Mutant = Mutant {
+    name: "home-always-there",
+    hooks: || {
+        wrap::answers(is_index, |_, page| {
+            for entry in page["entries"].as_array_mut().into_iter().flatten() {
+                entry["reachable"] = Value::Bool(true);
+            }
+        })
+    },
+};
 
 fn is_index(method: &Method, path: &str) -> bool {
     method == Method::GET && path.contains("/v1/users/") && path.ends_with("/index")
@@ -93,17 +109,17 @@ fn second_home() -> Hooks {
     )
 }
 
-/// A store in which conversations are found by their names only, never by looking through.
-struct NoConversations(Arc<dyn Store>);
+/// A store in which the rows of one concept are found by their names only, never by looking through.
+struct NotListed(Arc<dyn Store>, &'static str);
 
 #[async_trait]
-impl Store for NoConversations {
+impl Store for NotListed {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
         self.0.get(keys).await
     }
 
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
-        match wrap::is_of(from, &["conversation"]) {
+        match wrap::is_of(from, &[self.1]) {
             true => Ok(Vec::new()),
             false => self.0.scan(from, until, limit).await,
         }
