@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -89,7 +89,7 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
 }
 
-/// Which plans are compared: each scenario as it is written, and with a swarm of common faults.
+/// Which plans are compared: each scenario as it is written, then each with a swarm of common faults.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The scenarios.
@@ -100,6 +100,17 @@ pub struct Batch<'a> {
     pub first: u64,
     /// Whether the story is played, too.
     pub story: bool,
+    /// How many plans at most, of those that both engines can express.
+    pub at_most: usize,
+}
+
+/// What comparing a batch shows.
+#[derive(Debug, Default)]
+pub struct Compared {
+    /// The plans that both engines played, in order.
+    pub pairs: Vec<Comparison>,
+    /// What turmoil cannot express, by scenario.
+    pub refused: BTreeMap<String, String>,
 }
 
 /// A scenario whose swarms draw only faults that every simulated engine can express.
@@ -334,56 +345,80 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Plays every plan of `batch` on fabric and on turmoil. `progress` is called after each, in whatever order
-/// they end; `stop` ends the batch early.
+/// Plays the plans of `batch` on fabric and on turmoil, `jobs` at a time. `progress` is called after each, in
+/// whatever order they end; `stop` ends the batch early.
 pub fn compare(
     batch: &Batch<'_>,
     jobs: usize,
     hooks: &Hooks,
     stop: &AtomicBool,
     progress: &(dyn Fn(&Comparison) + Sync),
-) -> Vec<Comparison> {
-    let plans = batch.plans();
-    let (next, compared) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
+) -> Compared {
+    let (plans, refused) = batch.plans();
+    let (next, pairs) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..jobs.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(plan) = plans.get(n as usize) else { break };
-                    let comparison = Comparison::of(plan, &[Engine::Fabric, Engine::Turmoil], hooks);
-                    progress(&comparison);
-                    compared.lock().unwrap_or_else(PoisonError::into_inner).insert(n, comparison);
+                    let Some(plan) = plans.get(n) else { break };
+                    let pair = Comparison::of(plan, &[Engine::Fabric, Engine::Turmoil], hooks);
+                    progress(&pair);
+                    pairs.lock().unwrap_or_else(PoisonError::into_inner).insert(n, pair);
                 }
             });
         }
     });
-    compared.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+    let pairs = pairs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Compared { pairs: pairs.into_values().collect(), refused }
+}
+
+impl Compared {
+    /// How many pairs are equal.
+    #[must_use]
+    pub fn equal(&self) -> usize {
+        self.pairs.iter().filter(|pair| pair.contradictions().next().is_none()).count()
+    }
+
+    /// How many pairs had cases on one engine only.
+    #[must_use]
+    pub fn one_sided(&self) -> usize {
+        self.pairs.iter().filter(|pair| !pair.one_sided().is_empty()).count()
+    }
+
+    /// The worst of all pairs; unknown when there is none.
+    #[must_use]
+    pub fn ruling(&self) -> Ruling {
+        self.pairs.iter().map(Comparison::ruling).max().unwrap_or(Ruling::Unknown)
+    }
 }
 
 impl Batch<'_> {
-    /// How many plans there are.
+    /// How many plans there are, of which some may be refused.
     #[must_use]
-    pub fn len(&self) -> u64 {
-        self.scenarios.len() as u64 * (self.seeds + u64::from(self.story))
+    pub fn asked(&self) -> u64 {
+        let seeds = self.seeds + u64::from(self.story);
+        (self.scenarios.len() as u64 * seeds).min(self.at_most as u64)
     }
 
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The story of each scenario first, then its swarm seeds.
-    fn plans(&self) -> Vec<Plan> {
-        let of_scenario = |scenario: &Scenario| {
-            let (scenario, hosts) = (common(scenario), hosts(&scenario.topology).unwrap_or_default());
-            let story = self.story.then_some((1, Mode::Story));
-            let swarm = (self.first..self.first.saturating_add(self.seeds)).map(|seed| (seed, Mode::Swarm));
-            let seeds = story.into_iter().chain(swarm);
-            seeds.map(|(seed, mode)| Plan::new(&scenario, &hosts, seed, mode)).collect::<Vec<_>>()
-        };
-        self.scenarios.iter().flat_map(of_scenario).collect()
+    /// The story of each scenario first, then each with the first swarm seed, and so on; and what is refused.
+    fn plans(&self) -> (Vec<Plan>, BTreeMap<String, String>) {
+        let mut refused = BTreeMap::new();
+        let mut scenarios = Vec::new();
+        for scenario in self.scenarios.iter().map(common) {
+            let hosts = hosts(&scenario.topology).unwrap_or_default();
+            // A swarm draws nothing that could be refused besides.
+            match turmoil::refusal(&Plan::new(&scenario, &hosts, 1, Mode::Story)) {
+                Some(why) => drop(refused.insert(scenario.name.clone(), why)),
+                None => scenarios.push((scenario, hosts)),
+            }
+        }
+        let story = self.story.then_some((1, Mode::Story));
+        let swarm = (self.first..self.first.saturating_add(self.seeds)).map(|seed| (seed, Mode::Swarm));
+        let plans = story.into_iter().chain(swarm).flat_map(|(seed, mode)| {
+            scenarios.iter().map(move |(scenario, hosts)| Plan::new(scenario, hosts, seed, mode))
+        });
+        (plans.take(self.at_most).collect(), refused)
     }
 }
 

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use fusion_conformance::report::{Conclusion, json, text};
 use fusion_deployment::Hooks;
 use fusion_history::Ruling;
-use fusion_sim::compare::{self, Comparison, Engine};
+use fusion_sim::compare::{self, Compared, Comparison, Engine};
 use fusion_sim::determinism::{self, Fault, Found};
 use fusion_sim::engines::fabric::{checked, conform, hosts};
 use fusion_sim::explore::{Batch, Summary, explore_on};
@@ -283,20 +283,19 @@ impl Desk {
 
     /// Plans on fabric and turmoil: a line for each, then how many are equal and what was refused.
     pub(crate) fn compare(&self, plans: &compare::Batch<'_>, at_least: u64) -> Ruling {
-        let bar = self.bar("compare", plans.len());
-        let all = compare::compare(plans, self.jobs, &Hooks::default(), &self.stop, &|_| bar.inc(1));
+        let bar = self.bar("compare", plans.asked());
+        let compared = compare::compare(plans, self.jobs, &Hooks::default(), &self.stop, &|_| bar.inc(1));
         bar.finish_and_clear();
-        let (compared, alone): (Vec<_>, Vec<_>) = all.iter().partition(|comparison| comparison.is_compared());
-        compared.iter().for_each(|comparison| self.pair(comparison));
-        self.pairs(&compared, &alone);
-        let count = compared.len() as u64;
+        compared.pairs.iter().for_each(|pair| self.pair(pair));
+        self.agreement(&compared);
+        let count = compared.pairs.len() as u64;
         if self.stopped() {
             eprintln!("stopped; the lines above are what was found");
         } else if count < at_least {
             eprintln!("{count} pairs were compared; at least {at_least} are wanted");
         }
         let too_few = if count < at_least || self.stopped() { Ruling::Unknown } else { Ruling::Holds };
-        compared.iter().map(|comparison| comparison.ruling()).max().unwrap_or(Ruling::Unknown).max(too_few)
+        compared.ruling().max(too_few)
     }
 
     /// What the engines say of one plan.
@@ -314,18 +313,12 @@ impl Desk {
     }
 
     /// How many plans were compared, and what could not be.
-    fn pairs(&self, compared: &[&Comparison], alone: &[&Comparison]) {
-        let equal = compared.iter().filter(|pair| pair.contradictions().next().is_none()).count();
-        let one_sided = compared.iter().filter(|pair| !pair.one_sided().is_empty()).count();
-        let refused = alone.iter().flat_map(|comparison| {
-            comparison.refused.iter().map(|(_, why)| (comparison.scenario.as_str(), why.as_str()))
-        });
-        let refused: BTreeMap<&str, &str> = refused.collect();
-        let count = compared.len();
+    fn agreement(&self, compared: &Compared) {
+        let (count, equal, one_sided) = (compared.pairs.len(), compared.equal(), compared.one_sided());
         if self.json {
             let line = serde_json::json!({
                 "compared": count, "engines": ["fabric", "turmoil"], "equal": equal,
-                "with_cases_on_one_only": one_sided, "refused": refused,
+                "with_cases_on_one_only": one_sided, "refused": compared.refused,
             });
             return println!("{line}");
         }
@@ -333,10 +326,12 @@ impl Desk {
             0 => "equal".to_owned(),
             different => format!("{equal} equal, {different} different"),
         };
+        compared.refused.iter().for_each(|(scenario, why)| println!("refused  {scenario:<32} {why}"));
         println!(
-            "{count} pairs compared on fabric and turmoil: {verdict}; {one_sided} of them had cases on one only"
+            "{count} pairs compared on fabric and turmoil: {verdict}; {one_sided} of them had cases on one only; \
+             refused: {}",
+            compared.refused.len()
         );
-        refused.iter().for_each(|(scenario, why)| println!("refused: {scenario}: {why}"));
     }
 
     /// Each scenario with the argument that names it, for the other process.

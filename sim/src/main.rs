@@ -95,6 +95,9 @@ enum Command {
         /// How many plans must have been compared at least
         #[arg(long, default_value_t = 1, value_name = "N")]
         at_least: u64,
+        /// How many plans are compared at most: stories first, then seed by seed
+        #[arg(long, value_name = "N")]
+        at_most: Option<usize>,
     },
     /// Plays one scenario with many seeds and a swarm of faults
     Sweep {
@@ -230,8 +233,9 @@ fn run(line: &Line) -> Result<Ruling> {
             let engine = match engine {
                 Where::All => {
                     ensure!(!story, "every seed of a story is compared by `compare`");
-                    let scenarios = &[scenario];
-                    let plans = compare::Batch { scenarios, seeds: *seeds, first: *from, story: false };
+                    let (scenarios, at_most) = (&[scenario], usize::MAX);
+                    let plans =
+                        compare::Batch { scenarios, seeds: *seeds, first: *from, story: false, at_most };
                     return Ok(desk.compare(&plans, *seeds));
                 }
                 Where::Live => bail!("real sockets take real time: play one seed with `run`"),
@@ -242,13 +246,15 @@ fn run(line: &Line) -> Result<Ruling> {
             let scenario = if common { compare::common(&scenario) } else { scenario };
             desk.sweep(engine, &scenario, *from, *seeds, mode)
         }
-        Some(Command::Compare { scenario, seeds, from, at_least }) => {
+        Some(Command::Compare { scenario, seeds, from, at_least, at_most }) => {
             ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
             let scenarios = match scenario.as_slice() {
                 [] => library.all()?,
                 names => names.iter().map(|name| Ok(library.find(name)?)).collect::<Result<Vec<_>>>()?,
             };
-            let plans = compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true };
+            let at_most = at_most.unwrap_or(usize::MAX);
+            let plans =
+                compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true, at_most };
             Ok(desk.compare(&plans, *at_least))
         }
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
