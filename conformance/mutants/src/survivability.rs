@@ -12,14 +12,12 @@ use http::{Method, Request};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::Mutant;
-use crate::wrap::{self, Call};
+use crate::wrap::{self, Call, is_of};
 
 /// How long a cluster waits for the provider, which it need not ask.
 const SHORT: Duration = Duration::from_millis(500);
 /// How long a cluster waits for another one that it does not need.
 const LONG: Duration = Duration::from_secs(6);
-/// How many commits a disk is spared before it gets them all.
-const SPARED: usize = 64;
 /// How many rows are read at once.
 const PAGE: usize = 1_000;
 
@@ -55,7 +53,7 @@ pub(crate) const WAITS_FOR_EVERYBODY: Mutant = Mutant {
     },
 };
 
-/// OPS-003: a cluster acknowledges what it has in memory, and writes to its disk now and then.
+/// OPS-003: a cluster acknowledges what it has in memory; its disk gets an activity with the next one.
 pub(crate) const ANSWERS_BEFORE_DURABLE: Mutant = Mutant {
     name: "answers-before-durable",
     hooks: || wrap::stores(|disk| Arc::new(Lazy { disk, memory: Mutex::default() })),
@@ -75,7 +73,8 @@ async fn is_there(call: &Call, url: &str, within: Duration) -> bool {
     Client::new(&call.host).with_timeout(within).send(request).await.is_ok()
 }
 
-/// A store that reads and writes in memory. Its disk gets what was written all at once, some time later.
+/// A store that reads and writes in memory. What was written since the last activity, and that one, its
+/// disk gets when the next one is written.
 struct Lazy {
     disk: Arc<dyn Store>,
     memory: Mutex<Option<Memory>>,
@@ -129,12 +128,17 @@ impl Store for Lazy {
         let mut memory = self.memory().await?;
         let Some(memory) = memory.as_mut() else { return Err(StoreError::Closed) };
         memory.rows.commit(batch.clone()).await?;
-        memory.owed.push(Batch { expects: Vec::new(), ..batch });
-        if memory.owed.len() >= SPARED {
-            for batch in memory.owed.drain(..) {
-                self.disk.commit(batch).await?;
+        let has_activity = batch.puts.iter().any(|(key, _)| is_of(key, &["activity"]));
+        if has_activity {
+            for owed in memory.owed.drain(..) {
+                self.disk.commit(owed).await?;
             }
         }
-        Ok(())
+        let batch = Batch { expects: Vec::new(), ..batch };
+        if has_activity || !memory.owed.is_empty() {
+            memory.owed.push(batch);
+            return Ok(());
+        }
+        self.disk.commit(batch).await
     }
 }
