@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::aftermath;
 use anstream::{eprint, eprintln, print, println};
 use anyhow::{Result, bail};
 use fusion_conformance::report::{Conclusion, json, text};
@@ -31,11 +33,13 @@ pub(crate) struct Desk {
     json: bool,
     jobs: usize,
     stop: Arc<AtomicBool>,
+    /// Where bundles of failed runs go.
+    bundles: PathBuf,
 }
 
 impl Desk {
     /// The desk of a command line; Ctrl-C is handled from here on.
-    pub(crate) fn new(json: bool, jobs: Option<usize>) -> Self {
+    pub(crate) fn new(json: bool, jobs: Option<usize>, bundles: PathBuf) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
@@ -45,7 +49,7 @@ impl Desk {
                 std::process::exit(130);
             }
         });
-        Self { json, jobs: jobs.unwrap_or(cores), stop }
+        Self { json, jobs: jobs.unwrap_or(cores), stop, bundles }
     }
 
     pub(crate) fn list(&self, scenarios: &[Scenario]) {
@@ -211,6 +215,7 @@ impl Desk {
         );
         if outcome.ruling != Ruling::Holds {
             print!("{}", indented(&outcome.explain()));
+            self.keep(outcome);
         }
     }
 
@@ -242,12 +247,20 @@ impl Desk {
     fn explain(&self, summary: &Summary) {
         for outcome in &summary.failed {
             eprintln!("  {} on seed {}: {}", outcome.ruling, outcome.seed, outcome.reproduce());
+            self.keep(outcome);
             eprint!("{}", indented(&outcome.explain()));
         }
         let told = summary.failed.len() as u64;
         let all = summary.violated + summary.unknown;
         if all > told {
             eprintln!("  and {} more", all - told);
+        }
+    }
+
+    /// Writes the bundle of a failed run, and says where.
+    fn keep(&self, outcome: &Outcome) {
+        for kept in aftermath::keep([outcome], &self.bundles) {
+            eprintln!("  bundle {}", kept.display());
         }
     }
 

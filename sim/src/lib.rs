@@ -3,6 +3,7 @@
 //! A scenario and a seed make a [`plan::Plan`]; an engine is a [`stage::Stage`] on which the plan is
 //! played; everything observed becomes one history, which the judges of `fusion-history` read.
 
+pub mod bundle;
 #[cfg(not(madsim))]
 pub mod compare;
 pub mod determinism;
@@ -16,9 +17,11 @@ pub mod outcome;
 pub mod plan;
 pub mod play;
 pub mod scenario;
+pub mod shrink;
 pub mod stage;
 pub mod stopwatch;
 mod swarm;
 mod target;
+pub mod timeline;
 
 pub use target::target_of;

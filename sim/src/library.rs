@@ -42,6 +42,12 @@ impl Library {
         &self.folder
     }
 
+    /// Where bundles of failed runs are written: `target/bundles` beside the scenarios.
+    #[must_use]
+    pub fn bundles(&self) -> PathBuf {
+        self.folder.with_file_name("target").join("bundles")
+    }
+
     /// Every scenario, in order of folder and name.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The simulator's command line.
 
+mod aftermath;
 mod desk;
 
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use fusion_sim::plan::{Mode, Plan};
 use desk::Desk;
 
 /// Why a run everywhere is told by its comparison alone.
-const ONE_HISTORY: &str = "--tell and --history are about one run: name its engine";
+const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: name its engine";
 
 /// Plays scenarios in a simulated network and judges them.
 ///
@@ -69,6 +70,9 @@ enum Command {
         /// Writes the history to a file, as JSON lines
         #[arg(long, value_name = "FILE")]
         history: Option<PathBuf>,
+        /// Writes the run as a page, complete in itself
+        #[arg(long, value_name = "FILE")]
+        timeline: Option<PathBuf>,
         /// Where it is played. With `all`, on every engine that can express it, and what the judges say of
         /// each run is compared
         #[arg(long, value_enum, default_value_t = Where::Fabric)]
@@ -127,6 +131,32 @@ enum Command {
         /// Only checks whose id begins like this; `*` stands for anything. May be repeated
         #[arg(long, value_name = "PATTERN")]
         only: Vec<String>,
+    },
+    /// Plays the plan of a bundle again: the folder that a failed run leaves
+    Replay {
+        /// The bundle's folder
+        bundle: PathBuf,
+        /// Tells what happens, up to this event
+        #[arg(long, value_name = "EVENT")]
+        until: Option<u64>,
+    },
+    /// Makes the plan of a bundle as small as it can be and still show the same violation
+    Shrink {
+        /// The bundle's folder
+        bundle: PathBuf,
+        /// The fingerprint of the violation [default: the first of the bundle]
+        #[arg(long, value_name = "FINGERPRINT")]
+        violation: Option<String>,
+        /// How many smaller plans may be played
+        #[arg(long, default_value_t = 400, value_name = "N")]
+        replays: u32,
+    },
+    /// Shows the first event in which two histories differ; exit code 0 when they are equal
+    Diff {
+        /// A bundle's folder, or a file that `run --history` wrote
+        left: PathBuf,
+        /// Another
+        right: PathBuf,
     },
     /// Prints the plan that a scenario and a seed make, as JSON
     Plan {
@@ -199,19 +229,19 @@ fn run(line: &Line) -> Result<Ruling> {
         Some(folder) => Library::at(folder),
         None => Library::nearest()?,
     };
-    let desk = Desk::new(line.json, line.jobs);
+    let desk = Desk::new(line.json, line.jobs, library.bundles());
     match &line.command {
         None => desk.everything(&library.all()?, line.seeds),
         Some(Command::List) => {
             desk.list(&library.all()?);
             Ok(Ruling::Holds)
         }
-        Some(Command::Run { which, tell: false, history: None, engine: Where::All }) => {
+        Some(Command::Run { which, tell: false, history: None, timeline: None, engine: Where::All }) => {
             let plan = which.plan(&library, true)?;
             let engines = [Engine::Fabric, Engine::Turmoil, Engine::Live];
             Ok(desk.everywhere(&Comparison::of(&plan, &engines, &Hooks::default())))
         }
-        Some(Command::Run { which, tell, history, engine }) => {
+        Some(Command::Run { which, tell, history, timeline, engine }) => {
             let Some(engine) = engine.one() else { bail!("{ONE_HISTORY}") };
             let outcome =
                 engine.judged(&which.plan(&library, engine == Engine::Turmoil)?, &Hooks::default())?;
@@ -219,6 +249,10 @@ fn run(line: &Line) -> Result<Ruling> {
                 let unwritten = || format!("the history cannot be written to {}", file.display());
                 let to = std::fs::File::create(file).with_context(unwritten)?;
                 outcome.history.write_lines(std::io::BufWriter::new(to)).with_context(unwritten)?;
+            }
+            if let Some(file) = timeline {
+                std::fs::write(file, fusion_sim::timeline::page(&outcome))
+                    .with_context(|| format!("the timeline cannot be written to {}", file.display()))?;
             }
             if *tell {
                 narrate(&outcome.history).for_each(|told| println!("{told}"));
@@ -257,6 +291,11 @@ fn run(line: &Line) -> Result<Ruling> {
                 compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true, at_most };
             Ok(desk.compare(&plans, *at_least))
         }
+        Some(Command::Replay { bundle, until }) => aftermath::replay(bundle, *until, line.json),
+        Some(Command::Shrink { bundle, violation, replays }) => {
+            aftermath::small(bundle, violation.as_deref(), *replays)
+        }
+        Some(Command::Diff { left, right }) => aftermath::diff(left, right),
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which }) => {
             println!("{}", serde_json::to_string_pretty(&which.plan(&library, false)?)?);

@@ -41,6 +41,8 @@ pub struct Outcome {
     pub faults: BTreeMap<&'static str, FaultCount>,
     /// Everything observed.
     pub history: History,
+    /// What was played.
+    pub plan: Plan,
 }
 
 /// What machines read about a run (one JSON object a line).
@@ -102,6 +104,7 @@ impl Outcome {
             hash,
             faults: run.faults,
             history: run.history,
+            plan: plan.clone(),
         }
     }
 
