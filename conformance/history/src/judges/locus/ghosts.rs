@@ -36,8 +36,8 @@ struct Heard<'h> {
     entries: BTreeMap<(&'h Address, &'h Url), Vec<(EventId, Known)>>,
     /// When each device of a user last acted in a call, successfully.
     alive: BTreeMap<(&'h Address, &'h Url), (u64, EventId)>,
-    /// When a device is known to have acted last at most; `None`: it may act still.
-    last_act: BTreeMap<&'h str, Option<u64>>,
+    /// By device: how many of its acts are under way, or were cut off, and when the last other one ended.
+    acts: BTreeMap<&'h str, (u64, u64)>,
     devices: BTreeMap<(&'h Address, &'h Url), BTreeSet<&'h str>>,
     healed_us: Option<u64>,
 }
@@ -74,10 +74,10 @@ impl Judge for Ghosts {
                     if let Some(locus) = locus_of(asked) {
                         heard.judge_locus(facts, asked, back, locus, &mut run_out, case);
                     }
-                    heard.acts(asked, back);
+                    heard.acted(asked, back);
                 }
                 Moment::Seen(event) => heard.told(event),
-                Moment::Asked(_) => {}
+                Moment::Asked(asked) => heard.begins(asked),
             }
         }
         case.reached_many(run_out.len() as u64);
@@ -86,7 +86,7 @@ impl Judge for Ghosts {
 }
 
 impl<'h> Heard<'h> {
-    /// What must be known before the first answer is judged: what came of every device's last act.
+    /// What must be known before the first answer is judged.
     fn of(facts: &Facts<'h>) -> Self {
         let mut heard = Self::default();
         for asked in facts.calls() {
@@ -94,8 +94,6 @@ impl<'h> Heard<'h> {
                 continue;
             };
             heard.devices.entry((asked.actor, locus)).or_default().insert(device);
-            let last = heard.last_act.entry(device).or_insert(Some(0));
-            *last = asked.back.zip(*last).map(|(back, last)| last.max(back.at_us));
         }
         let loci = facts.calls().iter().filter_map(locus_of);
         let known: BTreeMap<&str, &Url> = loci.map(|locus| (locus.url.as_str(), &locus.url)).collect();
@@ -123,10 +121,20 @@ impl<'h> Heard<'h> {
         }
     }
 
+    fn begins(&mut self, asked: &Asked<'h>) {
+        if let Call::Join { device, .. } | Call::Renew { device, .. } = asked.call {
+            self.acts.entry(device).or_default().0 += 1;
+        }
+    }
+
     /// A device that acts is alive.
-    fn acts(&mut self, asked: &Asked<'h>, back: Back<'h>) {
-        if let (Call::Join { locus, .. } | Call::Renew { locus, .. }, Some(_)) = (asked.call, asked.answer())
-        {
+    fn acted(&mut self, asked: &Asked<'h>, back: Back<'h>) {
+        let (Call::Join { locus, device, .. } | Call::Renew { locus, device, .. }) = asked.call else {
+            return;
+        };
+        let acts = self.acts.entry(device).or_default();
+        *acts = (acts.0.saturating_sub(1), back.at_us);
+        if asked.answer().is_some() {
             self.alive.insert((asked.actor, locus), (asked.at_us, back.id));
         }
     }
@@ -207,7 +215,8 @@ impl<'h> Heard<'h> {
                 self.judge_run_out(asked, back, locus, part, case);
             }
             for device in &part.devices {
-                let acted = self.last_act.get(device.as_str()).copied().flatten();
+                let acts = self.acts.get(device.as_str()).filter(|(under_way, _)| *under_way == 0);
+                let acted = acts.map(|(_, at_us)| *at_us);
                 let Some((acted, limit)) = acted.zip(limit) else { continue };
                 if asked.at_us > limit.max(acted.saturating_add(LEASE_US + SLACK_US)) {
                     run_out.insert((url, instance.0, &part.user));
