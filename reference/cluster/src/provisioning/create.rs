@@ -7,7 +7,7 @@ use fusion_runtime::store::Batch;
 
 use super::{erasure, place};
 use crate::rows::{self, Committed};
-use crate::users::{self, Reach, UserRow, View};
+use crate::users::{self, UserRow, View};
 use crate::{Cluster, OrgRole, moves};
 
 /// What an admin says of a new user.
@@ -72,14 +72,11 @@ fn own_domain(cluster: &Cluster, view: &View) -> Result<(), Problem> {
 /// A claimed domain may still have consumer users: those that its org's map does not hold.
 async fn unserved_by_its_org(cluster: &Cluster, user: &Address, view: &View) -> Result<(), Problem> {
     let Some(record) = &view.record else { return Ok(()) };
-    for asked in &record.clusters {
-        match users::ask(cluster, asked, user, Reach::Org).await {
-            Answer::Unknown => return Ok(()),
-            Answer::Found(_) | Answer::Elsewhere(_) => return Err(not_ours()),
-            _ => {}
-        }
+    match users::at_its_org(cluster, user, record).await {
+        Answer::Unknown => Ok(()),
+        Answer::Found(_) | Answer::Elsewhere(_) => Err(not_ours()),
+        _ => Err(Code::ResolutionIncomplete.into()),
     }
-    Err(Code::ResolutionIncomplete.into())
 }
 
 fn row(cluster: &Cluster, new: NewUser) -> UserRow {

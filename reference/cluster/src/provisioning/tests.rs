@@ -104,6 +104,30 @@ async fn the_consumer_org_takes_whom_no_org_serves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_address_that_its_org_takes_over_leads_to_somebody_new() {
+    let world = World::new(&["a", "b", "c"]).await;
+    let old = world.user("c", "eve@a.example").await;
+    let asked = world.url("c", Service::Users, "/v1/users/eve%40a.example");
+    let ask = || crate::peers::call(world.cluster("b"), Method::GET, &asked, &());
+    assert!(ask().await.is_ok(), "nobody else has the address yet");
+    assert_eq!(add(&world, "a", "eve@a.example").await.0, StatusCode::CREATED);
+    for from in ["a", "b", "c"] {
+        let found = users::resolve(world.cluster(from), &address("eve@a.example")).await.unwrap().record;
+        assert_eq!(found.cluster.as_str(), "a");
+        assert_ne!(found.incarnation, old.incarnation, "from {from}");
+    }
+    let Err(crate::peers::PeerError::Refused(problem)) = ask().await else { panic!("still answered for") };
+    assert_eq!(problem.code, fusion_protocol::Code::WrongCluster);
+    assert_eq!(problem.member::<Vec<String>>("clusters"), Some(vec!["a".to_owned()]));
+    let index = "/v1/users/eve%40a.example/index";
+    let (status, _) = world.get("c", Service::Conv, index, &world.token("c", &old)).await;
+    assert_eq!(status, StatusCode::OK, "who had the account can still take out what is in it");
+    world.cut("a");
+    let Err(crate::peers::PeerError::Refused(problem)) = ask().await else { panic!("answered unasked") };
+    assert_eq!(problem.code, fusion_protocol::Code::ResolutionIncomplete);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_no_user_is_refused_with_a_reason() {
     let world = World::new(&["a"]).await;
     let admin = world.admin_token("a");

@@ -49,6 +49,7 @@ async fn user(
         Caller::User(caller) => own_user(&cluster, caller)?,
     }
     if let Some(row) = served_here(&cluster, &user).await?.value {
+        not_taken_over(&cluster, &user).await?;
         return Ok(reply::json(StatusCode::OK, &row.record));
     }
     if asked.reach.as_deref() == Some("cluster") {
@@ -105,6 +106,19 @@ async fn elsewhere(cluster: &Cluster, user: &Address) -> Answer {
     match answer {
         MapAnswer::Found(record) => Err(wrong_cluster(&[record.cluster]).into()),
         MapAnswer::Unknown => Err(Code::UserUnknown.into()),
+        _ => Err(Code::ResolutionIncomplete.into()),
+    }
+}
+
+/// MAP-004: an account of the consumer org at a claimed domain is answered for only while the org that has
+/// the domain gives the address to nobody. It is the org that is asked: it need not tell the consumer org
+/// whom it takes in (PRI-002).
+async fn not_taken_over(cluster: &Cluster, user: &Address) -> Result<(), Problem> {
+    let view = cluster.map.view(&user.domain(), cluster.host.clock.now());
+    let (OrgRole::Consumer, Some(record)) = (cluster.config.role, &view.record) else { return Ok(()) };
+    match resolve::at_its_org(cluster, user, record).await {
+        MapAnswer::Unknown => Ok(()),
+        MapAnswer::Found(_) | MapAnswer::Elsewhere(_) => Err(wrong_cluster(&record.clusters)),
         _ => Err(Code::ResolutionIncomplete.into()),
     }
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 pub(crate) use quota::Quota;
 pub(crate) use replica::{Replica, View};
 pub(crate) use resolve::{
-    Reach, Remembered, among, ask, clusters_of, clusters_serving, forget, resolve, resolve_again, siblings,
+    Remembered, among, at_its_org, clusters_of, clusters_serving, forget, resolve, resolve_again, siblings,
 };
 pub(crate) use store::{UserRow, by_id, held, insert, remove, served_here};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fusion_machines::domain_claim::is_public_mail;
 use fusion_machines::resolution::{Answer, Next, Resolver};
-use fusion_protocol::map::{Resolution, UserRecord};
+use fusion_protocol::map::{DomainRecord, Resolution, UserRecord};
 use fusion_protocol::{Address, ClusterName, Code, Count, Domain, Problem, Service};
 use http::Method;
 
@@ -196,6 +196,17 @@ pub(crate) async fn among(cluster: &Cluster, user: &Address, siblings: &[Cluster
 /// What was found of a user before is not to be believed any more.
 pub(crate) fn forget(cluster: &Cluster, user: &Address) {
     cluster.found.found().users.remove(user);
+}
+
+/// What the org that has claimed a domain says of a user: the first of its clusters that says anything.
+pub(crate) async fn at_its_org(cluster: &Cluster, user: &Address, claim: &DomainRecord) -> Answer {
+    for asked in &claim.clusters {
+        match ask(cluster, asked, user, Reach::Org).await {
+            Answer::Silent => {}
+            answer => return answer,
+        }
+    }
+    Answer::Silent
 }
 
 /// For whom the asked user map is to answer.
