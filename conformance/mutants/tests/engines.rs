@@ -10,7 +10,7 @@ use fusion_sim::plan::{Mode, Plan};
 #[test]
 fn a_faulty_deployment_is_caught_on_fabric_and_on_turmoil() {
     let faulty = [
-        ("dead-relay-kept", "relay-crash", "silent-too-long"),
+        ("answers-before-durable", "killed-after-every-word", "acknowledged-activity-lost"),
         ("asks-provider-first", "provider-unreachable", "failed-without-the-provider"),
     ];
     for (mutant, scenario, kind) in faulty {
