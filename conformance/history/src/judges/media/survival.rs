@@ -25,6 +25,9 @@ const DEAF_US: u64 = 700_000;
 /// wrong with anybody in the call, another relay of the org was there, and the other one talked on.
 pub(in crate::judges) struct CallsSurviveRelays;
 
+/// A device in a call: its host, the locus, the instance.
+type Seat<'h> = (&'h str, &'h Url, u64);
+
 /// One call at a relay that goes down.
 struct Crash<'f, 'h> {
     fault: &'f Fault<'h>,
@@ -188,7 +191,7 @@ fn talks<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, Vec<(u64, u64)>> {
 }
 
 /// When a device first asked to leave a call.
-fn left<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h str, &'h Url, u64), u64> {
+fn left<'h>(facts: &Facts<'h>) -> BTreeMap<Seat<'h>, u64> {
     let mut left = BTreeMap::new();
     for asked in facts.calls() {
         if let Call::SetState { locus, instance, .. } = asked.call {
@@ -199,7 +202,7 @@ fn left<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h str, &'h Url, u64), u64> {
 }
 
 /// The accounts of each device in each call.
-fn heard<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h str, &'h Url, u64), Vec<(EventId, &'h Media)>> {
+fn heard<'h>(facts: &Facts<'h>) -> BTreeMap<Seat<'h>, Vec<(EventId, &'h Media)>> {
     let mut heard: BTreeMap<_, Vec<(EventId, &Media)>> = BTreeMap::new();
     for event in facts.seen() {
         if let Body::Media(media) = &event.body {
