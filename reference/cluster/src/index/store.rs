@@ -53,14 +53,15 @@ pub(super) async fn cursor(cluster: &Cluster, user: &Address) -> Result<Loaded<C
     rows::load(&*cluster.host.store, rows::key("index-cursor", &[user.as_str()])).await
 }
 
-/// The preview of an entry, oldest first.
+/// The preview of an entry, oldest first: no later than the entry itself, which may have been loaded
+/// before its newest activities came.
 pub(super) async fn preview(
     cluster: &Cluster,
     user: &Address,
     entry: &Entry,
 ) -> Result<Vec<Activity>, Problem> {
     let from = preview_key(user, &entry.url, entry.preview_from());
-    let until = rows::key("index-preview", &[user.as_str(), entry.url.as_str()]).end();
+    let until = preview_key(user, &entry.url, Count(entry.last_seq.0.saturating_add(1)));
     let rows = rows::list_range(&*cluster.host.store, &from, &until, PAGE).await?;
     Ok(rows.into_iter().filter_map(|row| row.value).collect())
 }

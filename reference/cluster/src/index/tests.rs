@@ -141,6 +141,20 @@ async fn what_is_erased_is_gone_and_its_cursor_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_entry_that_was_read_before_its_newest_activity_does_not_show_it() {
+    let chat = Chat::new().await;
+    let (_, made) = chat.create(&chat.alice, &chat.bob).await;
+    let url = url_in(&made, "url");
+    chat.say(&chat.alice, &url, "one").await;
+    let (a, alice) = (chat.world.cluster("a"), &chat.alice.user);
+    let read = super::store::entry(a, alice, &url).await.expect("read").value.expect("an entry");
+    chat.say(&chat.alice, &url, "two").await;
+    let preview = super::store::preview(a, alice, &read).await.expect("read");
+    let shown: Vec<Count> = preview.iter().map(|activity| activity.seq).collect();
+    assert_eq!((shown, read.last_seq), (vec![Count(1)], Count(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_index_is_written_before_the_device_is_woken() {
     let chat = Chat::new().await;
     let at = chat.world.url("b", Service::Mercury, "/v1/devices");

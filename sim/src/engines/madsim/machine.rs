@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +14,7 @@ use madsim::runtime::Handle;
 use madsim::task::NodeId;
 
 use super::disk::Disk;
+use super::distance::Distances;
 use super::names::Names;
 use super::net::MachineNet;
 use crate::engines::evidence::{Evidence, MachineProbe, lock};
@@ -52,6 +54,7 @@ pub(super) struct Common {
     pub(super) clock: Clock,
     pub(super) entropy: Entropy,
     pub(super) names: Names,
+    pub(super) distances: Distances,
     pub(super) running: Arc<Mutex<BTreeMap<String, Running>>>,
 }
 
@@ -134,10 +137,19 @@ impl Site {
 
 impl Common {
     /// What the machine `name` is to its services in one of its lives.
-    pub(super) fn host(&self, name: &str, node: NodeId, disk: Disk, clock: Clock, life: u64) -> Host {
+    pub(super) fn host(
+        &self,
+        name: &str,
+        (node, ip): (NodeId, IpAddr),
+        disk: Disk,
+        clock: Clock,
+        life: u64,
+    ) -> Host {
         let net = MachineNet {
             name: name.into(),
             node,
+            ip,
+            distances: self.distances.clone(),
             names: self.names.clone(),
             evidence: self.evidence.clone(),
         };
@@ -156,7 +168,7 @@ impl Common {
 
 /// One life of a machine, until it is killed: a node whose first task ends is taken down by madsim.
 async fn boot(spec: HostSpec, common: Common, disk: Disk, clock: Clock, life: u64) {
-    let host = common.host(&spec.name, madsim::plugin::node(), disk, clock, life);
+    let host = common.host(&spec.name, (madsim::plugin::node(), spec.ip), disk, clock, life);
     match start_host(&host, &spec, &common.federation, &common.hooks).await {
         Ok(started) => drop(lock(&common.running).insert(spec.name, started)),
         Err(error) => {

@@ -5,6 +5,7 @@
 //! thread, so that not even the seed of hash maps is left over from the one before.
 
 mod disk;
+mod distance;
 mod fault;
 mod machine;
 mod names;

@@ -15,6 +15,7 @@ use madsim::task::{FallibleTask, NodeId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Mutex, mpsc};
 
+use super::distance::{Arriving, Distances};
 use super::names::Names;
 use crate::engines::evidence::Evidence;
 
@@ -28,6 +29,8 @@ const DATAGRAM_MAX: usize = 64 << 10;
 pub(super) struct MachineNet {
     pub(super) name: Arc<str>,
     pub(super) node: NodeId,
+    pub(super) ip: IpAddr,
+    pub(super) distances: Distances,
     pub(super) names: Names,
     pub(super) evidence: Arc<Evidence>,
 }
@@ -44,9 +47,9 @@ impl MachineNet {
         node.spawn(open).cancel_on_drop().await.ok_or_else(gone)?
     }
 
-    fn pipe(&self, stream: TcpStream) -> Stream {
+    fn pipe(&self, stream: TcpStream, peer: SocketAddr) -> Stream {
         let tap = self.evidence.watches(&self.name).then(|| (self.name.clone(), self.evidence.clone()));
-        Box::new(Pipe { stream, tap })
+        Box::new(Pipe { stream, arriving: Arriving::over(self.distances.between(self.ip, peer.ip())), tap })
     }
 }
 
@@ -64,7 +67,12 @@ impl Net for MachineNet {
     }
 
     async fn connect(&self, to: SocketAddr, _: &str) -> io::Result<Stream> {
-        Ok(self.pipe(self.on_machine(TcpStream::connect(to)).await?))
+        let way = self.distances.between(self.ip, to.ip());
+        let connect = async move {
+            madsim::time::sleep(way * 2).await;
+            TcpStream::connect(to).await
+        };
+        Ok(self.pipe(self.on_machine(connect).await?, to))
     }
 
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
@@ -89,7 +97,7 @@ struct Accepting {
 impl Listener for Accepting {
     async fn accept(&mut self) -> io::Result<(Stream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((self.net.pipe(stream), peer))
+        Ok((self.net.pipe(stream, peer), peer))
     }
 
     fn local_addr(&self) -> SocketAddr {
@@ -101,6 +109,7 @@ impl Listener for Accepting {
 /// nothing written, and hyper flushes whenever it is polled: two idle ends would wake each other for ever.
 struct Pipe {
     stream: TcpStream,
+    arriving: Arriving,
     /// Of the provider plane, what arrives is kept (PRI-001).
     tap: Option<(Arc<str>, Arc<Evidence>)>,
 }
@@ -112,8 +121,9 @@ impl AsyncRead for Pipe {
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, into))?;
-        if let Some((name, evidence)) = &self.tap {
+        let Self { stream, arriving, tap } = &mut *self;
+        ready!(arriving.poll_read(stream, context, into))?;
+        if let Some((name, evidence)) = tap {
             evidence.arrived(name, &into.filled()[before..]);
         }
         Poll::Ready(Ok(()))
@@ -183,7 +193,12 @@ async fn receive_all(socket: Arc<UdpSocket>, arrived: mpsc::Sender<Datagram>, ne
     let mut buffer = vec![0; DATAGRAM_MAX];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         net.evidence.arrived(&net.name, &buffer[..length]);
-        let _ = arrived.try_send((buffer[..length].to_vec(), from));
+        let (bytes, arrived) = (buffer[..length].to_vec(), arrived.clone());
+        let way = net.distances.between(net.ip, from.ip());
+        drop(madsim::task::spawn(async move {
+            madsim::time::sleep(way).await;
+            let _ = arrived.try_send((bytes, from));
+        }));
     }
 }
 

@@ -17,6 +17,7 @@ use madsim::runtime::Handle;
 use serde_json::Value;
 
 use super::disk::Disk;
+use super::distance::Distances;
 use super::fault::{Faults, can_express};
 use super::machine::{Common, Inhabitants, Machine, Site};
 use super::names::Names;
@@ -50,6 +51,7 @@ impl MadsimStage {
     ) -> Self {
         let common = Common {
             names: Names::of(&federation.resolve),
+            distances: Distances::of(&federation),
             federation,
             hooks,
             evidence,
@@ -104,7 +106,7 @@ impl Stage for MadsimStage {
         let node = Handle::current().create_node().name(name).ip(ip).build().id();
         world.there.devices.push(Site::of_device(name, node));
         let clock = self.common.clock.of_another_host();
-        let host = self.common.host(name, node, Disk::new(clock.clone()), clock, 0);
+        let host = self.common.host(name, (node, ip), Disk::new(clock.clone()), clock, 0);
         world.tasks.push(host.tasks.clone());
         host
     }
