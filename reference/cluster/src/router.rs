@@ -23,12 +23,14 @@ pub fn router(cluster: &Cluster) -> Router {
         .into_iter()
         .filter_map(|service| Some((service, routes_of(service, cluster)?)))
         .collect();
-    let template = cluster.config.template.clone();
-    let name = cluster.config.name.clone();
+    let (template, name) = (&cluster.config.template, &cluster.config.name);
+    // Made once: every request asks.
+    let place = |service| (template.host(name, service), template.path_prefix(service), service);
+    let places: Vec<Place> = Service::ALL.into_iter().map(place).collect();
     Router::new().fallback(move |request: Request| {
-        let found =
-            service_of(&request, |service| (template.host(&name, service), template.path_prefix(service)));
-        let service = found.and_then(|(service, prefix)| Some((services.get(&service)?.clone(), prefix)));
+        let found = service_of(&request, &places);
+        let service =
+            found.and_then(|(service, prefix)| Some((services.get(&service)?.clone(), prefix.to_owned())));
         async move {
             match service {
                 Some((service, prefix)) => forward(service, request, &prefix).await,
@@ -73,14 +75,16 @@ async fn health(State(cluster): State<Cluster>) -> Answer {
     Ok("ok".into_response())
 }
 
-fn service_of(request: &Request, place: impl Fn(Service) -> (String, String)) -> Option<(Service, String)> {
+/// A service's host, what its paths begin with, and which it is.
+type Place = (String, String, Service);
+
+fn service_of<'a>(request: &Request, places: &'a [Place]) -> Option<(Service, &'a str)> {
     let authority = request.headers().get(header::HOST)?.to_str().ok()?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host).to_ascii_lowercase();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let path = request.uri().path();
-    Service::ALL.into_iter().find_map(|service| {
-        let (its_host, prefix) = place(service);
-        let below = path.strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
-        (host == its_host && below).then_some((service, prefix))
+    places.iter().find_map(|(its_host, prefix, service)| {
+        let below = path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        (host.eq_ignore_ascii_case(its_host) && below).then_some((*service, prefix.as_str()))
     })
 }
 
@@ -106,18 +110,21 @@ async fn logged(
     request: Request,
     next: Next,
 ) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
     let started = host.clock.now();
     let mut response = in_our_words(next.run(request).await);
     let took_us = (host.clock.now() - started).as_micros() as u64;
     let status = response.status().as_u16();
     let level = if status >= 500 { Level::Warn } else { Level::Debug };
-    host.probe.log(
-        level,
-        "http.request",
-        json!({"service": service, "method": method.as_str(), "route": route, "status": status, "tookUs": took_us}),
-    );
+    if host.probe.logs(level) {
+        let route = route.as_ref().map(MatchedPath::as_str);
+        host.probe.log(
+            level,
+            "http.request",
+            json!({"service": service, "method": method.as_str(), "route": route, "status": status, "tookUs": took_us}),
+        );
+    }
     if let Ok(name) = HeaderValue::from_str(&host.name) {
         response.headers_mut().insert(fusion_protocol::headers::CLUSTER, name);
     }

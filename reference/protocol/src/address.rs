@@ -137,6 +137,9 @@ impl FromStr for Domain {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
+        if is_canonical(text) {
+            return Ok(Self(text.into()));
+        }
         let ascii = idna::domain_to_ascii_strict(text).map_err(|_| AddressError::Domain)?;
         let labels_ok = ascii.split('.').all(|label| !label.is_empty());
         if !labels_ok || !ascii.contains('.') || ascii.len() > 253 {
@@ -186,7 +189,56 @@ impl From<Domain> for String {
     }
 }
 
+/// Whether a domain is plainly in canonical form, as nearly all that is read is: IDNA, which is dear, would
+/// leave it as it is.
+fn is_canonical(domain: &str) -> bool {
+    let plain = |label: &str| {
+        let bytes = label.as_bytes();
+        (1..=63).contains(&bytes.len())
+            && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            // `xn--` and its like are IDNA's affair.
+            && bytes.get(2..4) != Some(b"--")
+    };
+    domain.len() <= 253 && domain.contains('.') && domain.split('.').all(plain)
+}
+
 /// NFC after lower-casing; lower-casing can denormalise, so NFC comes last, and once more is the same.
 fn canonical_local_part(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
     text.nfc().collect::<String>().to_lowercase().nfc().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn idna_leaves_a_plainly_canonical_domain_as_it_is(domain in "[a-z0-9.-]{1,24}|([a-z]{1,8}\\.){1,3}[a-z]{2,5}") {
+            prop_assume!(is_canonical(&domain));
+            prop_assert_eq!(idna::domain_to_ascii_strict(&domain).ok(), Some(domain));
+        }
+
+        #[test]
+        fn an_ascii_local_part_has_one_canonical_form_by_either_way(local in "[ -~]{0,24}") {
+            let long_way: String = local.nfc().collect::<String>().to_lowercase().nfc().collect();
+            prop_assert_eq!(canonical_local_part(&local), long_way);
+        }
+    }
+
+    #[test]
+    fn what_is_not_plainly_canonical_is_left_to_idna() {
+        for domain in
+            ["example", "a..b", "-a.example", "a-.example", "xn--a.example", "A.example", "ä.example", ".a.b"]
+        {
+            assert!(!is_canonical(domain), "{domain}");
+        }
+        assert!(is_canonical("acme-1.example"));
+    }
 }

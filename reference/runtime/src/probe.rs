@@ -42,6 +42,12 @@ pub trait Probe: Send + Sync + 'static {
         let _ = change;
     }
 
+    /// Whether lines of this level are looked at; when not, services need not build them.
+    fn logs(&self, level: Level) -> bool {
+        let _ = level;
+        true
+    }
+
     /// A structured log line: a target in the field's words, no prose, fields only (PRI-005: no
     /// addresses, no paths, no content).
     fn log(&self, level: Level, target: &'static str, fields: Value);

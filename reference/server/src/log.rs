@@ -77,8 +77,12 @@ impl Sink {
 }
 
 impl Probe for Log {
+    fn logs(&self, level: Level) -> bool {
+        level >= self.level.least()
+    }
+
     fn log(&self, level: Level, target: &'static str, fields: Value) {
-        if level < self.level.least() {
+        if !self.logs(level) {
             return;
         }
         let time = self.clock.wall();

@@ -14,6 +14,11 @@ use super::rows::{self, ROWS, VERSION};
 const GROUP_MAX: usize = 512;
 /// Bytes of values that become durable together.
 const GROUP_BYTES_MAX: usize = 8 << 20;
+/// While several commits come at a time, more are waited for this long,
+const NAP: Duration = Duration::from_micros(150);
+/// and again as long as some have come, at most so often. To make a group durable costs as much as to make
+/// one commit durable.
+const NAPS_MAX: usize = 6;
 /// After the disk has refused, it is left alone for this long at least.
 const REST_MIN: Duration = Duration::from_millis(50);
 /// And for this many times what opening the file again took, so that a full disk costs little.
@@ -56,10 +61,23 @@ enum State {
 
 type Waiting = (Batch, oneshot::Sender<Result<(), StoreError>>);
 
+/// Commits that will be durable together.
+#[derive(Default)]
+struct Group {
+    members: Vec<Waiting>,
+    bytes: usize,
+}
+
 /// What became of a group's members once the group is durable, and the version it ends with.
 struct Judged {
     answers: Vec<Result<(), StoreError>>,
     version: u64,
+}
+
+impl Group {
+    fn has_room(&self) -> bool {
+        self.members.len() < GROUP_MAX && self.bytes < GROUP_BYTES_MAX
+    }
 }
 
 impl Writer {
@@ -75,24 +93,44 @@ impl Writer {
 
     /// Serves until every sender is gone.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Order>) {
+        let mut crowded = false;
         while let Some(order) = queue.blocking_recv() {
-            let mut group = Vec::new();
-            let mut bytes = 0;
-            let mut next = Some(order);
-            while let Some(order) = next {
-                match order {
-                    Order::Commit { batch, answer } => {
-                        bytes += batch.puts.iter().map(|(_, value)| value.len()).sum::<usize>();
-                        group.push((batch, answer));
-                    }
-                    Order::Recover { failed } => self.recover_from(failed),
+            let mut group = Group::default();
+            self.take(order, &mut group);
+            self.take_waiting(&mut queue, &mut group);
+            for _ in 0..NAPS_MAX {
+                let before = group.members.len();
+                if !group.has_room() || !(crowded || before > 1) {
+                    break;
                 }
-                let room = group.len() < GROUP_MAX && bytes < GROUP_BYTES_MAX;
-                next = if room { queue.try_recv().ok() } else { None };
+                nap();
+                self.take_waiting(&mut queue, &mut group);
+                if group.members.len() == before {
+                    break;
+                }
             }
-            if !group.is_empty() {
-                self.write(group);
+            crowded = group.members.len() > 1;
+            if !group.members.is_empty() {
+                self.write(group.members);
             }
+        }
+    }
+
+    fn take_waiting(&mut self, queue: &mut mpsc::Receiver<Order>, group: &mut Group) {
+        while group.has_room()
+            && let Ok(order) = queue.try_recv()
+        {
+            self.take(order, group);
+        }
+    }
+
+    fn take(&mut self, order: Order, group: &mut Group) {
+        match order {
+            Order::Commit { batch, answer } => {
+                group.bytes += batch.puts.iter().map(|(_, value)| value.len()).sum::<usize>();
+                group.members.push((batch, answer));
+            }
+            Order::Recover { failed } => self.recover_from(failed),
         }
     }
 
@@ -253,4 +291,9 @@ fn answer(group: Vec<Waiting>, answers: impl Fn(usize) -> Result<(), StoreError>
 #[expect(clippy::disallowed_methods, reason = "this thread lives beside simulated time, not in it")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "this thread lives beside simulated time, not in it")]
+fn nap() {
+    std::thread::sleep(NAP);
 }
