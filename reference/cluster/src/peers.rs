@@ -74,12 +74,7 @@ pub async fn call_within(
 }
 
 /// A request with a token of its own: one that may have arrived is not shown twice (SEC-004).
-fn signed(
-    cluster: &Cluster,
-    method: &Method,
-    url: &Url,
-    body: &Bytes,
-) -> Result<Request<Bytes>, PeerError> {
+fn signed(cluster: &Cluster, method: &Method, url: &Url, body: &Bytes) -> Result<Request<Bytes>, PeerError> {
     if body.len() > limits::BODY_MAX {
         return Err(refused(Code::TooLarge));
     }
@@ -149,7 +144,7 @@ fn refused(code: Code) -> PeerError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::World;
+    use crate::testing::{CONSUMER, World};
 
     #[tokio::test(start_paused = true)]
     async fn a_token_is_never_sent_outside_the_federation() {
@@ -178,5 +173,30 @@ mod tests {
             let answer = call(world.cluster("a"), Method::POST, &url, &()).await;
             assert!(matches!(answer, Err(PeerError::Unreachable)), "{answer:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_call_after_a_peers_restart_is_answered() {
+        let mut world = World::new(&["a", "b"]).await;
+        let url = world.url("b", fusion_protocol::Service::Conv, "/v1/health");
+        for life in 1..=3 {
+            let answer = call(world.cluster("a"), Method::GET, &url, &()).await;
+            assert!(answer.is_ok(), "life {life}: {answer:?}");
+            world.restart("b").await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_is_ready_when_it_has_seen_the_domain_map() {
+        let mut world = World::new(&[CONSUMER]).await;
+        let health = async |world: &World| {
+            let (status, body) = world.get(CONSUMER, fusion_protocol::Service::Users, "/v1/health", "").await;
+            (status.as_u16(), body["code"].as_str().map(str::to_owned))
+        };
+        assert_eq!(health(&world).await, (503, Some("resolution-incomplete".to_owned())));
+        world.claim("acme.example", &[CONSUMER]).await;
+        assert_eq!(health(&world).await, (200, None));
+        world.restart(CONSUMER).await;
+        assert_eq!(health(&world).await, (200, None), "it knows it from before");
     }
 }
