@@ -200,7 +200,7 @@ impl<'h> Facts<'h> {
     /// Who had which device, and what it was told.
     #[must_use]
     pub fn devices(&self) -> &Devices<'h> {
-        self.devices.get_or_init(|| Devices::of(self))
+        self.devices.get_or_init(|| Devices::sorted(self))
     }
 
     /// What went wrong when.
@@ -210,7 +210,7 @@ impl<'h> Facts<'h> {
     }
 
     /// The clusters at which each user was served at some time: the world's, and those where they were
-    /// provisioned.
+    /// provisioned or moved to.
     #[must_use]
     pub fn clusters_of_users(&self) -> BTreeMap<&'h Address, BTreeSet<&'h ClusterName>> {
         let mut clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = BTreeMap::new();
@@ -218,7 +218,7 @@ impl<'h> Facts<'h> {
             clusters.entry(&user.user).or_default().insert(&user.cluster);
         }
         for asked in &self.calls {
-            if let Call::Provision { user, cluster } = asked.call {
+            if let Call::Provision { user, cluster } | Call::Move { user, to: cluster, .. } = asked.call {
                 clusters.entry(user).or_default().insert(cluster);
             }
         }

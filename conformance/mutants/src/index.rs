@@ -44,8 +44,10 @@ pub(crate) const PREVIEW_BACKWARDS: Mutant = Mutant {
 pub(crate) const SECOND_HOME: Mutant = Mutant { name: "copy-in-another-cluster", hooks: second_home };
 
 /// RDV-007: a home that looks for what it should tell others finds nothing.
-pub(crate) const NEVER_DIGESTED: Mutant =
-    Mutant { name: "digest-never-sent", hooks: || wrap::stores(|store| Arc::new(NotListed(store, "conversation"))) };
+pub(crate) const NEVER_DIGESTED: Mutant = Mutant {
+    name: "digest-never-sent",
+    hooks: || wrap::stores(|store| Arc::new(NotListed(store, "conversation"))),
+};
 
 /// RDV-005: a home that starts again does not look what it still has to tell.
 pub(crate) const OUTBOX_FORGOTTEN: Mutant =

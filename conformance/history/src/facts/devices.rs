@@ -1,6 +1,6 @@
 //! Who had which device, and what it was told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Url};
@@ -13,6 +13,8 @@ use crate::event::{Body, Call, EventId, SocketChange};
 #[derive(Debug, Default)]
 pub struct Devices<'h> {
     by_host: BTreeMap<&'h str, Device<'h>>,
+    /// Whose are where.
+    hosts: BTreeMap<&'h Address, BTreeSet<&'h str>>,
     quiescent: Option<EventId>,
 }
 
@@ -48,18 +50,22 @@ impl<'h> Devices<'h> {
     /// not registered anew since, and connected when everything came to rest.
     pub fn listening(&self, user: &Address, since: EventId) -> impl Iterator<Item = &Device<'h>> {
         let quiescent = self.quiescent;
-        let of_user = self.by_host.values().filter(move |device| device.user == user);
-        of_user.filter(move |device| quiescent.is_some_and(|rest| device.listened(since, rest)))
+        self.of(user).filter(move |device| quiescent.is_some_and(|rest| device.listened(since, rest)))
     }
 
     /// Everything that the devices of `user` were told of a resource.
     pub fn told(&self, user: &Address, resource: &str) -> impl Iterator<Item = Told<'h>> {
-        let of_user = self.by_host.values().filter(move |device| device.user == user);
-        of_user.flat_map(move |device| device.told.get(resource).into_iter().flatten().copied())
+        self.of(user).flat_map(move |device| device.told.get(resource).into_iter().flatten().copied())
     }
 
-    pub(super) fn of(facts: &Facts<'h>) -> Self {
-        let mut devices = Self { by_host: BTreeMap::new(), quiescent: facts.quiescent() };
+    /// The devices of a user.
+    fn of(&self, user: &Address) -> impl Iterator<Item = &Device<'h>> {
+        self.hosts.get(user).into_iter().flatten().filter_map(|host| self.by_host.get(host))
+    }
+
+    pub(super) fn sorted(facts: &Facts<'h>) -> Self {
+        let mut devices =
+            Self { by_host: BTreeMap::new(), hosts: BTreeMap::new(), quiescent: facts.quiescent() };
         for moment in facts.moments() {
             match moment {
                 Moment::Asked(asked) if matches!(asked.call, Call::Connect { .. }) => {
@@ -85,6 +91,9 @@ impl<'h> Devices<'h> {
     }
 
     fn device(&mut self, host: &'h str, user: &'h Address) -> &mut Device<'h> {
+        if !self.by_host.contains_key(host) {
+            self.hosts.entry(user).or_default().insert(host);
+        }
         self.by_host.entry(host).or_insert_with(|| Device {
             host,
             user,

@@ -19,9 +19,9 @@ use crate::event::{Answer, Body, Call, Event, EventId};
 use crate::facts::{Asked, Facts, Moment, Pair, pair_of};
 use crate::judge::{Casebook, Evidence, Judge};
 
-pub(super) use found::FoundBothWays;
 pub(super) use away::HomesAway;
 pub(super) use effects::EffectsArriveOnce;
+pub(super) use found::FoundBothWays;
 pub(super) use previews::PreviewsAreTheHomes;
 pub(super) use prompt::PromptDelivery;
 pub(super) use repair::IndexRepair;
@@ -215,7 +215,9 @@ fn judge_reading<'h>(asked: &Asked<'h>, news: Vec<Told<'h>>, case: &mut Casebook
 fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
     let may_have_made = |asked: &&Asked<'h>| {
         let refused = asked.refusal().is_some_and(|(status, _)| status < 500);
-        matches!(asked.call, Call::Create { kind: Kind::OneToOne, .. }) && asked.answer().is_none() && !refused
+        matches!(asked.call, Call::Create { kind: Kind::OneToOne, .. })
+            && asked.answer().is_none()
+            && !refused
     };
     let mut open: BTreeSet<Pair<'h>> = BTreeSet::new();
     for asked in facts.calls().iter().filter(may_have_made) {
@@ -225,7 +227,8 @@ fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
     }
     let known = facts.conversations();
     let groups = known.iter().filter(|known| known.kind == Some(Kind::Group)).map(|known| known.url.as_str());
-    let pairs = known.pairs().into_iter().filter(|case| case.conversations.len() == 1 && !open.contains(&case.pair));
+    let pairs =
+        known.pairs().into_iter().filter(|case| case.conversations.len() == 1 && !open.contains(&case.pair));
     groups.chain(pairs.flat_map(|case| case.conversations)).collect()
 }
 

@@ -8,7 +8,7 @@ use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Uuid};
 
 use crate::event::{Answer, Body, Call, EventId};
-use crate::facts::{Asked, Facts, Known};
+use crate::facts::{Asked, Facts, FinalRead, Known};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// RDV-005: no effect of one cluster on another is lost or doubled, whatever crashes or parts them.
@@ -37,25 +37,36 @@ impl Judge for EffectsArriveOnce {
         let standing = facts.finals().standing(facts.conversations());
         let deleted = facts.deprovisioned();
         let lost = facts.faults().had("lose_rows");
+        let ends = ends(facts);
         for known in facts.conversations().iter().filter(|known| standing.contains(known.url.as_str())) {
+            let Some(last) = ends.get(known.url.as_str()).copied() else { continue };
             let reached =
                 |member: &&&Address| !deleted.contains(**member) && !known.unreachable.contains(**member);
             for member in known.members.iter().filter(reached) {
-                judge_index(facts, known, member, lost, case);
+                judge_index(facts, known, member, last, lost, case);
             }
         }
         judge_notifications(facts, &standing, &deleted, case);
     }
 }
 
+/// Where each conversation ends that somebody read to its end at rest.
+fn ends<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, u64> {
+    let reads = facts.finals().reads.values().filter(|read| read.complete);
+    let end = |read: &FinalRead<'h>| read.activities.last().map_or(0, |last| last.seq.0);
+    reads.map(|read| (read.stream.as_str(), end(read))).collect()
+}
+
 /// The index knows of everything that the home has, and its preview has no hole.
-fn judge_index(facts: &Facts<'_>, known: &Known<'_>, member: &Address, lost: bool, case: &mut Casebook) {
+fn judge_index(
+    facts: &Facts<'_>,
+    known: &Known<'_>,
+    member: &Address,
+    last: u64,
+    lost: bool,
+    case: &mut Casebook,
+) {
     let url = known.url.as_str();
-    let Some(last) =
-        facts.finals().read_of(url).map(|read| read.activities.last().map_or(0, |last| last.seq.0))
-    else {
-        return;
-    };
     let Some(index) = facts.finals().indexes.get(member).filter(|index| index.complete) else { return };
     let Some(entry) = index.entries.get(url).filter(|entry| entry.membership == Membership::Member) else {
         return;

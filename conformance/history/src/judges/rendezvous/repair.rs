@@ -141,12 +141,7 @@ fn met_again(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, loss: &Fau
         }
         let away = fault.takes_down() && faults.strikes(fault, at.as_str());
         let parted = fault.family == "partition" && faults.concerns(fault, &[home.as_str(), at.as_str()]);
-        // A home that stood still has not noticed.
-        let still = |other: &Fault<'_>| {
-            let meanwhile = other.from_us <= fault.until_us && fault.from_us <= other.until_us;
-            meanwhile && other.family == "pause" && faults.strikes(other, home.as_str())
-        };
-        (away || parted) && !faults.iter().any(still) && had_news(facts, home, at, fault)
+        (away || parted) && had_news(facts, home, at, fault)
     };
     faults.iter().filter(over).find(meets).and_then(|fault| fault.ended)
 }
@@ -161,11 +156,19 @@ fn had_news(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, away: &Faul
         let Some(Answer::Accepted { created: true, redirected_to: None, .. }) = asked.answer() else {
             return false;
         };
-        let during = asked.at_us >= away.from_us
-            && asked.back.is_some_and(|back| back.at_us.saturating_add(NOTICED_US) <= away.until_us);
+        let Some(noticed) = asked.back.map(|back| back.at_us.saturating_add(NOTICED_US)) else {
+            return false;
+        };
+        // A home that stood still has not noticed.
+        let still = |fault: &Fault<'_>| {
+            let meanwhile = fault.from_us <= noticed && asked.at_us <= fault.until_us;
+            meanwhile && fault.family == "pause" && facts.faults().strikes(fault, home.as_str())
+        };
+        let during = asked.at_us >= away.from_us && noticed <= away.until_us;
         let Some(known) = facts.conversations().at(conversation) else { return false };
         let made = known.created.and_then(|at| facts.calls().get(at)).map_or(0, |creation| creation.at_us);
         during
+            && !facts.faults().iter().any(still)
             && facts.cluster_of(conversation).as_ref() == Some(home)
             && known.members.iter().any(|user| is_there(&user))
             && away.until_us <= made.saturating_add(RESOLVED_US)

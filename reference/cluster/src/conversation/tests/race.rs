@@ -1,5 +1,7 @@
 //! Both create at once (CNV-003, CNV-004).
 
+use fusion_protocol::Code;
+
 use super::*;
 
 /// Alice and Bob each create while their clusters cannot hear each other, and each says something.
@@ -105,30 +107,44 @@ async fn a_crash_in_the_middle_changes_nothing() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_cluster_claims_only_for_users_whom_it_serves() {
-    let chat = Chat::new().await;
-    let carol = chat.world.user("b", "carol@b.example").await;
+/// A claim of cluster a for a conversation of `creator` with Bob, by a rule.
+async fn claim_by(chat: &Chat, creator: &fusion_protocol::UserRef, rule: &str) -> Code {
     let url =
         chat.world.url("a", Service::Conv, &format!("/v1/conversations/{}", fusion_protocol::Uuid::nil()));
-    let pair = fusion_machines::pair::pair_key(&carol, &chat.bob);
     let claim = fusion_protocol::conversation::PeerClaim {
         id: fusion_protocol::Uuid::nil(),
         locus_url: crate::index::locus_url(&url),
         url,
         home: "a".parse().expect("a name"),
-        pair_key: pair,
-        rule: fusion_protocol::conversation::RULE.to_owned(),
-        creator: carol.incarnation,
+        pair_key: fusion_machines::pair::pair_key(creator, &chat.bob),
+        rule: rule.to_owned(),
+        creator: creator.incarnation,
         other: chat.bob.incarnation,
         epoch: fusion_protocol::Count(1),
         preview: Vec::new(),
         last_seq: fusion_protocol::Count(0),
         made: None,
     };
-    let path = format!("/v1/users/{}/peers/{}", chat.bob.user.path_segment(), carol.user.path_segment());
+    let path = format!("/v1/users/{}/peers/{}", chat.bob.user.path_segment(), creator.user.path_segment());
     let at = chat.world.url("b", Service::Conv, &path);
     let answer = crate::peers::call(chat.world.cluster("a"), Method::PUT, &at, &claim).await;
     let Err(crate::peers::PeerError::Refused(problem)) = answer else { panic!("refused") };
-    assert_eq!(problem.code, fusion_protocol::Code::NotYourObject);
+    problem.code
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_claims_only_for_users_whom_it_serves() {
+    let chat = Chat::new().await;
+    let carol = chat.world.user("b", "carol@b.example").await;
+    let refused = claim_by(&chat, &carol, fusion_protocol::conversation::RULE).await;
+    assert_eq!(refused, Code::NotYourObject);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_with_different_rules_never_agree_on_a_pair() {
+    let chat = Chat::new().await;
+    for literal in ["literal-timestamp", "literal-id", "literal-emptied", "sf-1to1-v2"] {
+        assert_eq!(claim_by(&chat, &chat.alice, literal).await, Code::RuleMismatch, "{literal}");
+    }
+    assert!(chat.index(&chat.bob).await.is_empty(), "nothing was written");
 }
