@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fusion_protocol::conversation::Kind;
 use fusion_protocol::locus::{Locus, LocusParticipant, ParticipantState, RING_SECONDS, Reason};
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Url};
@@ -34,8 +35,13 @@ struct Heard<'h> {
     declined: BTreeMap<Part<'h>, EventId>,
     /// When each user last tried to join a call of a locus.
     joins: BTreeMap<(&'h Url, &'h Address), EventId>,
-    /// Who has ever asked a locus for anything but to be read.
+    /// Who has ever asked a locus for anything but to be read, by the locus that answered, too: whoever
+    /// asks the locus of a lost conversation is led to the winner's.
     acted: BTreeSet<(&'h Url, &'h Address)>,
+    /// Who has asked to join somewhere and does not know where that led.
+    lost_joins: BTreeSet<&'h Address>,
+    /// Who has joined anything at all: the call of a pair may go on at another locus (LOC-004).
+    callers: BTreeSet<&'h Address>,
     judged: BTreeSet<Part<'h>>,
 }
 
@@ -70,8 +76,15 @@ impl<'h> Heard<'h> {
     fn asked(&mut self, asked: &Asked<'h>) {
         match asked.call {
             Call::Join { locus, .. } => {
-                self.joins.insert((locus, asked.actor), asked.id);
-                self.acted.insert((locus, asked.actor));
+                let led_to = locus_of(asked).map(|answer| &answer.url);
+                for locus in [Some(locus), led_to].into_iter().flatten() {
+                    self.joins.insert((locus, asked.actor), asked.id);
+                    self.callers.insert(asked.actor);
+                    self.acted.insert((locus, asked.actor));
+                }
+                if asked.answer().is_none() {
+                    self.lost_joins.insert(asked.actor);
+                }
             }
             Call::SetState { locus, .. } => drop(self.acted.insert((locus, asked.actor))),
             _ => {}
@@ -87,13 +100,15 @@ impl<'h> Heard<'h> {
         {
             self.declined.entry((call.0, call.1, asked.actor)).or_insert(back.id);
         }
-        let over = facts.conversations().at(&locus.conversation_url).is_some_and(|it| it.is_superseded());
-        if over {
+        let known = facts.conversations().at(&locus.conversation_url);
+        if known.is_some_and(|known| known.is_superseded()) {
             return;
         }
+        let is_group = known.is_some_and(|known| known.kind == Some(Kind::Group));
         let limit = deadline(facts, asked, locus, begun);
         for part in &locus.participants {
             self.judge_part(asked, locus, part, limit, case);
+            self.judge_missed(asked, locus, part, is_group, case);
         }
     }
 
@@ -125,11 +140,24 @@ impl<'h> Heard<'h> {
                 case.violated("declined-and-rings", statement, asked.events().chain([*declined]));
             }
         }
-        let by_itself = part.state == ParticipantState::Left && !self.acted.contains(&(url, &part.user));
-        match part.reason.filter(|_| by_itself) {
-            Some(Reason::Missed) => drop(self.judged.insert(key)),
+    }
+
+    /// Whoever was rung and never did anything has missed the call.
+    fn judge_missed(
+        &mut self,
+        asked: &Asked<'_>,
+        locus: &'h Locus,
+        part: &'h LocusParticipant,
+        is_group: bool,
+        case: &mut Casebook,
+    ) {
+        let (url, instance, who) = (&locus.url, locus.instance, &part.user);
+        let never_acted = !self.acted.contains(&(url, who)) && (is_group || !self.callers.contains(who));
+        match part.reason.filter(|_| part.state == ParticipantState::Left && never_acted) {
+            Some(Reason::Missed) => drop(self.judged.insert((url, instance.0, who))),
             Some(Reason::Hangup | Reason::Lease | Reason::Alone) => {
-                self.judged.insert(key);
+                self.judged.insert((url, instance.0, who));
+                let who = who.as_str();
                 let statement = format!("{who} never took call {instance} of {url}, and did not miss it");
                 case.violated("not-missed", statement, asked.events());
             }
@@ -185,7 +213,7 @@ mod tests {
     use super::*;
     use crate::event::FaultPhase;
     use crate::judge::Ruling;
-    use crate::testing::{Story, conversation_url, locus, locus_read, user};
+    use crate::testing::{Story, conversation_url, join, joined, locus, locus_read, user};
     use fusion_protocol::locus::LocusState;
     use fusion_protocol::locus::ParticipantState::{Declined, Joined, Left, Notified};
     use serde_json::json;
@@ -253,10 +281,29 @@ mod tests {
     }
 
     #[test]
+    fn whoever_came_by_the_lost_locus_has_taken_the_call() {
+        let mut story = alice_calls_bob();
+        let lost = locus(&conversation_url("b", 2), LocusState::Inactive, 0, &[]);
+        let taken = call(LocusState::Active, Joined, Joined);
+        story.does("bob", join(&lost.url, 0, "bob"), joined(&taken));
+        reads(&mut story, "alice", &left(Reason::Hangup));
+        assert_eq!(judged(&story), (Ruling::Unknown, 0, vec![]));
+    }
+
+    #[test]
     fn whoever_never_took_the_call_has_missed_it_and_nothing_else() {
         let mut story = alice_calls_bob();
         reads(&mut story, "bob", &left(Reason::Hangup));
         assert_eq!(judged(&story).2, ["not-missed"]);
+    }
+
+    #[test]
+    fn a_call_that_went_on_elsewhere_was_not_missed_there() {
+        let mut story = alice_calls_bob();
+        let elsewhere = locus(&conversation_url("b", 1), LocusState::Initializing, 1, &[("bob", Joined)]);
+        story.joins("bob", 0, &elsewhere);
+        reads(&mut story, "alice", &left(Reason::Hangup));
+        assert_eq!(judged(&story).2, [""; 0]);
     }
 
     #[test]
@@ -279,7 +326,7 @@ mod tests {
         let body = crate::event::Body::Invoke { operation: "op".to_owned(), actor: user("bob"), call: join };
         let asked = story.happens("bob/phone", None, body);
         let both = call(LocusState::Active, Joined, Joined);
-        story.answers(asked, crate::testing::joined(&both));
+        story.answers(asked, joined(&both));
         if silenced {
             story.is_told("bob", EventType::LocusAnsweredElsewhere, &both.url, data);
         }
