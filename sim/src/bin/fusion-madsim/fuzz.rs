@@ -13,6 +13,7 @@ use fusion_sim::engines::fabric::hosts;
 use fusion_sim::engines::madsim::{NAME, Plant, judged, refusal};
 use fusion_sim::explore::{Batch, Summary, explore_on};
 use fusion_sim::library::Library;
+use fusion_sim::narrate::narrate;
 use fusion_sim::outcome::Outcome;
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::Scenario;
@@ -30,7 +31,7 @@ use fusion_sim::scenario::Scenario;
 ///
 /// Examples:
 ///   cargo xtask sim madsim
-///   cargo xtask sim madsim one-to-one-race --seed 7
+///   cargo xtask sim madsim one-to-one-race --seed 7 --tell
 ///   cargo xtask sim madsim one-to-one-race --seeds 200
 ///   cargo xtask sim madsim alice-chats-bob alice-calls-bob --seeds 3 --twice
 ///   cargo xtask sim madsim one-to-one-race --seeds 50 --plant forgetful-commits
@@ -56,6 +57,9 @@ struct Line {
     /// Plants a fault that some seed of every scenario must show; then 0 is the exit code when they do
     #[arg(long, value_enum)]
     plant: Option<Plant>,
+    /// Tells the story of each run, event by event
+    #[arg(long, conflicts_with = "json")]
+    tell: bool,
     /// How many runs at a time [default: one for each core]
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
@@ -141,12 +145,16 @@ impl Line {
             }
             outcome
         };
-        let found_out = |outcome: &Outcome| {
+        let played = |outcome: &Outcome| {
             // By a judge: a play that could not be played proves nothing.
             let judged = outcome.verdicts.iter().any(|verdict| verdict.violated > 0);
             enough.fetch_or(self.plant.is_some() && judged, Ordering::Relaxed);
+            if self.tell {
+                let told: Vec<String> = narrate(&outcome.history).collect();
+                println!("seed {}\n{}", outcome.seed, told.join("\n"));
+            }
         };
-        let summary = explore_on(scenario, batch, &play, &enough, &found_out);
+        let summary = explore_on(scenario, batch, &play, &enough, &played);
         let differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ruling = match self.plant {
             None => ruling(&summary, scenario, &differing),
