@@ -164,6 +164,8 @@ pub enum Act {
     ReplayToken { at: String },
     /// The admin of a cluster gives the user's address an account there, and the device logs in anew.
     Provision { at: String },
+    /// The admin of the user's cluster moves the user to another cluster of the org (MAP-007).
+    Move { to: String },
     /// The admin of the user's org claims a domain for all clusters of the org (MAP-002).
     Claim { domain: Domain },
     /// The own cluster does what must be refused; see [`Deed`].
@@ -307,7 +309,7 @@ struct Reader<'a> {
     topology: &'a Topology,
 }
 
-const VERBS: [&str; 24] = [
+const VERBS: [&str; 25] = [
     "create",
     "create_group",
     "find",
@@ -330,6 +332,7 @@ const VERBS: [&str; 24] = [
     "resolve",
     "replay_token",
     "provision",
+    "move",
     "claim",
     "trespass",
 ];
@@ -488,6 +491,7 @@ impl Reader<'_> {
             }
             "replay_token" => Act::ReplayToken { at: self.cluster(raw)? },
             "provision" => Act::Provision { at: self.cluster(raw)? },
+            "move" => Act::Move { to: self.cluster(raw)? },
             "claim" => Act::Claim { domain: raw.domain.clone().ok_or_else(|| self.missing(raw, "domain"))? },
             "trespass" => self.trespass(raw)?,
             unknown => {

@@ -196,6 +196,8 @@ pub enum Call {
     Provision { user: Address, cluster: ClusterName },
     /// An admin deletes a user.
     Deprovision { user: Address, cluster: ClusterName },
+    /// An admin moves a user to another cluster of the org, and waits until it is done (MAP-007).
+    Move { user: Address, from: ClusterName, to: ClusterName },
     /// An org claims a domain, naming its clusters (MAP-002).
     Claim { domain: Domain, org: String, clusters: Vec<ClusterName> },
     /// A domain is looked up in the provider's map (MAP-003).

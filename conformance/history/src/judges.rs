@@ -22,6 +22,7 @@ use crate::judge::Judge;
 pub fn judges() -> Vec<Box<dyn Judge>> {
     vec![
         Box::new(mapping::SameResolutionEverywhere),
+        Box::new(mapping::MovedWhole),
         Box::new(mapping::FoundStaysFound),
         Box::new(mapping::OneOwner),
         Box::new(mapping::WholeSetOfClusters),
@@ -60,6 +61,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(media::NearestOwnRelay),
         Box::new(media::CallsSurviveRelays),
         Box::new(conservation::PacketsAreConserved),
+        Box::new(security::LogInsStayHome),
         Box::new(security::TOKEN_FOR_ONE_CLUSTER),
         Box::new(security::CALLS_ARE_BOUND),
         Box::new(security::OWN_OBJECTS_ONLY),
@@ -95,6 +97,7 @@ mod tests {
     /// Judges of what does not happen in the story below: media, second devices, groups, the end of a call,
     /// and what only faults bring about.
     const WITHOUT_A_CASE: &[&str] = &[
+        "moved-whole",
         "media-ends-with-the-call",
         "own-calls-stay-home",
         "nearest-own-relay",
@@ -191,6 +194,9 @@ mod tests {
         };
         story.does("alice", provision("a"), Answer::Provisioned { incarnation: None });
         story.is_refused("carol", provision("c"), Code::Forbidden);
+        let alices = Call::Provision { user: user("alice"), cluster: testing::cluster("a") };
+        story.does("alice", alices, Answer::Provisioned { incarnation: None });
+        story.does("alice", Call::LogIn { cluster: testing::cluster("a") }, Answer::Nothing {});
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl fmt::Display for Call {
         match self {
             Self::Provision { user, cluster } => write!(f, "provisions {} at {cluster}", user.as_str()),
             Self::Deprovision { user, cluster } => write!(f, "deletes {} at {cluster}", user.as_str()),
+            Self::Move { user, from, to } => write!(f, "moves {} from {from} to {to}", user.as_str()),
             Self::Claim { domain, org, .. } => write!(f, "claims {domain} for {org}"),
             Self::ReadDomain { domain } => write!(f, "looks {domain} up"),
             Self::LogIn { cluster } => write!(f, "logs in at {cluster}"),

@@ -14,6 +14,7 @@ mod mapping;
 pub mod matrix;
 mod media;
 mod mercury;
+mod moving;
 mod naming;
 mod privacy;
 mod provisioning;
@@ -58,12 +59,16 @@ pub const MUTANTS: &[Mutant] = &[
     mapping::NEVER_FORGETS,
     mapping::MAP_NOT_KEPT,
     mapping::OLD_AS_NEW,
+    moving::INDEX_LEFT_BEHIND,
+    moving::FENCE_FORGOTTEN,
+    moving::OLD_MAP_REMEMBERS,
     provisioning::NOT_DELETED,
     provisioning::MADE_AGAIN,
     tokens::FOREIGN_ADMIN,
     tokens::USER_AS_ADMIN,
     tokens::FOREIGN_KEYS,
     tokens::FORGED_ASSERTION,
+    tokens::SENT_AWAY,
     tokens::FOREIGN_TOKEN,
     tokens::LONG_EXCHANGE,
     tokens::EXCHANGED_AGAIN,

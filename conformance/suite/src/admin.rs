@@ -7,6 +7,7 @@ use fusion_history::event::Answer;
 use fusion_history::{Call, Recorder};
 use fusion_protocol::auth::GRANT_ASSERTION;
 use fusion_protocol::map::{Claim, DomainRecord};
+use fusion_protocol::moving::{Move, Order, Standing};
 use fusion_protocol::provisioning::{MEDIA_TYPE, SCHEMA_USER, ScimUser};
 use fusion_protocol::{Address, ClusterName, Code, Domain, Service, Url};
 use fusion_runtime::Host;
@@ -19,6 +20,11 @@ use crate::device::wire::Wire;
 use crate::device::{Ask, Failure, Patience, Reply, lock};
 use crate::target::Target;
 use crate::transcript::Transcript;
+
+/// How often an admin looks whether a move is done,
+const MOVE_LOOKS: u32 = 300;
+/// and how long the admin waits before each look.
+const MOVE_LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The admin of an org, at one of its clusters. Clones are the same admin.
 #[derive(Clone)]
@@ -155,6 +161,35 @@ impl Admin {
         let reply = self.call(self.scim(Method::DELETE, &user_path(id))).await;
         let tried = Tried::once(reply.and_then(|reply| reply.success()));
         self.scribe.end(invoked, tried, |()| Answer::Nothing {})
+    }
+
+    /// Moves a user of the admin's cluster to another one of the org, and waits until the user is served
+    /// there (MAP-007).
+    ///
+    /// # Errors
+    /// `conflict`, `peer-unreachable` and so on; no answer when it was ordered and not seen to be done.
+    pub async fn move_user(&self, user: &Address, to: &ClusterName) -> Result<(), Failure> {
+        let call = Call::Move { user: user.clone(), from: self.cluster.clone(), to: to.clone() };
+        let invoked = self.scribe.begin(self.operation.as_deref(), None, call);
+        let tried = Tried::once(self.moved(user, to).await);
+        self.scribe.end(invoked, tried, |()| Answer::Nothing {})
+    }
+
+    async fn moved(&self, user: &Address, to: &ClusterName) -> Result<(), Failure> {
+        let path = format!("/v1/moves/{}", user.path_segment());
+        let url = self.wire.target.template.url(&self.cluster, Service::Users, &path);
+        let order = Ask::new(Method::POST, url.clone()).json(&Order { to: to.clone() });
+        let mut seen = self.call(order).await.and_then(|reply| reply.json::<Move>())?;
+        for _ in 0..MOVE_LOOKS {
+            if seen.state == Standing::Gone {
+                return Ok(());
+            }
+            self.wire.host.clock.sleep(MOVE_LOOK_EVERY).await;
+            if let Ok(reply) = self.call(Ask::new(Method::GET, url.clone())).await {
+                seen = reply.json()?;
+            }
+        }
+        Err(Failure::Unknown("the move was ordered and not seen to be done".to_owned()))
     }
 
     /// Claims a domain for the admin's org (MAP-002). `secret` is what the provider knows the org's admins

@@ -67,6 +67,7 @@ impl Cast<'_> {
             Act::LogIn {} => drop(device.log_in().await),
             Act::Resolve { who } => drop(device.resolve(&self.address(who)).await),
             Act::ReplayToken { at } => self.replay_token(&device, at).await,
+            Act::Move { to } => self.move_user(step, &device, to).await,
             Act::Provision { at } => self.provision_in_story(step, player, &device, at).await,
             Act::Claim { domain } => self.claim(step, &device, domain).await,
             Act::Trespass { deed, at, who, chat } => {

@@ -19,6 +19,13 @@ impl Cast<'_> {
         }
     }
 
+    /// MAP-007: the admin of the cluster that the user is at.
+    pub(super) async fn move_user(&self, step: &Step, device: &Device, to: &str) {
+        let (Some(home), Ok(to)) = (device.home(), to.parse::<ClusterName>()) else { return };
+        let Some(admin) = self.admin(step, &home) else { return };
+        let _ = persistent(device, async || admin.move_user(device.user(), &to).await).await;
+    }
+
     /// MAP-002: the admin of the user's org claims a domain for all clusters of the org.
     pub(super) async fn claim(&self, step: &Step, device: &Device, domain: &Domain) {
         let federation = self.stage.federation();

@@ -2,6 +2,7 @@
 
 mod claims;
 mod found;
+mod moving;
 mod one_org;
 mod replica;
 
@@ -11,6 +12,7 @@ use fusion_protocol::{Address, ClusterName, Code, Incarnation};
 
 pub(super) use claims::{OneOwner, WholeSetOfClusters};
 pub(super) use found::FoundStaysFound;
+pub(super) use moving::MovedWhole;
 pub(super) use one_org::OneOrgAtATime;
 pub(super) use replica::ReplicaOutlivesTheProvider;
 

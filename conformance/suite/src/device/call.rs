@@ -67,6 +67,8 @@ enum Next {
     Return(Result<Reply, Failure>),
     Again,
     Move(Url),
+    /// The user is served elsewhere now: by whom, as the own cluster says (MAP-007).
+    MoveHome(Vec<ClusterName>),
     Redirect(Url),
     Wait(Duration),
 }
@@ -87,6 +89,10 @@ impl Device {
                 Next::Return(result) => return Tried { result, doubt, moved_to },
                 Next::Again => {}
                 Next::Move(url) => ask.url = url,
+                Next::MoveHome(hints) => match self.moved(cause, &ask.url, &hints).await {
+                    Ok(url) => ask.url = url,
+                    Err(failure) => return Tried { result: Err(failure), doubt, moved_to },
+                },
                 Next::Redirect(url) => {
                     moved_to = Some(url.clone());
                     ask.url = url;
@@ -155,9 +161,15 @@ impl Device {
     fn hinted(&self, ask: &Ask, refused: &Refused, tally: &mut Tally) -> Option<Next> {
         let template = &self.inner.wire.target.template;
         let here = template.locate(&ask.url).ok()?;
-        tally.hints.push(here.cluster);
+        tally.hints.push(here.cluster.clone());
         if tally.hints.len() as u32 > HINTS_MAX {
             return None;
+        }
+        let at_home = self.home().is_none_or(|home| home == here.cluster) && !self.is_of_another(&here.path);
+        if at_home || is_object(&here.path) {
+            let mut hints = refused.hint();
+            hints.retain(|hint| *hint != here.cluster);
+            return (!hints.is_empty()).then_some(Next::MoveHome(hints));
         }
         let to = refused.hint().into_iter().find(|cluster| !tally.hints.contains(cluster))?;
         let mut url = template.url(&to, here.service, &here.path);
@@ -165,11 +177,43 @@ impl Device {
         Some(Next::Move(url))
     }
 
+    /// Logs in where the user is served now. What belongs to the user is asked for there; an object stays
+    /// where it was made, and is asked with a new token.
+    async fn moved(
+        &self,
+        cause: Option<EventId>,
+        asked: &Url,
+        hints: &[ClusterName],
+    ) -> Result<Url, Failure> {
+        let home = self.move_home(cause, hints).await?;
+        let template = &self.inner.wire.target.template;
+        let Ok(here) = template.locate(asked) else { return Ok(asked.clone()) };
+        if is_object(&here.path) {
+            // It was got from the old home.
+            self.forget_token(&here.cluster);
+            return Ok(asked.clone());
+        }
+        let mut url = template.url(&home, here.service, &here.path);
+        url.set_query(asked.query());
+        Ok(url)
+    }
+
+    /// Whether a path names another user: where they are says nothing of where this one is.
+    fn is_of_another(&self, path: &str) -> bool {
+        let whose = path.strip_prefix("/v1/users/").and_then(|rest| rest.split('/').next());
+        whose.is_some_and(|whose| whose != self.inner.user.path_segment())
+    }
+
     /// `duration`, give or take a quarter, so that clients do not return all at once.
     pub(crate) fn jittered(&self, duration: Duration) -> Duration {
         let quarter = duration.as_micros() as u64 / 4;
         Duration::from_micros(3 * quarter + self.inner.entropy.below(2 * quarter + 1))
     }
+}
+
+/// Whether a path names an object that lives where it was made, and nothing of the user's own.
+fn is_object(path: &str) -> bool {
+    path.starts_with("/v1/conversations/")
 }
 
 fn wait(refused: &Refused, patience: &Patience, tally: &mut Tally) -> Option<Next> {

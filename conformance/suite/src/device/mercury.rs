@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::scribe::Tried;
 use super::wire::Ask;
-use super::{Device, Failure, Refused, lock};
+use super::{Device, Failure, Made, Refused, lock};
 
 /// How many received events are kept for [`Device::wait_for`]: the last ones. The history has all.
 const INBOX_MAX: usize = 4_096;
@@ -85,6 +85,8 @@ pub(crate) struct Mercury {
 #[derive(Default)]
 struct State {
     registration: Option<Registration>,
+    /// The key that it was registered by.
+    key: Option<String>,
     status: Status,
     inbox: VecDeque<Received>,
     /// The last `seq` that was taken: what the next socket resumes after.
@@ -211,13 +213,25 @@ impl Device {
     /// # Errors
     /// As the own cluster refuses.
     pub async fn register(&self) -> Result<Registration, Failure> {
+        self.register_by_key().await.map(Made::into_it)
+    }
+
+    /// Registers by the device's own key: where it is known it stays the same device, with its queue, also
+    /// in the cluster that its user has moved to (MAP-007).
+    async fn register_by_key(&self) -> Result<Made<Registration>, Failure> {
         let home = self.home_or_log_in(self.cause).await?;
         let url = self.service(&home, Service::Mercury, "/v1/devices");
         let body = RegisterDevice { name: Some(self.name().into()) };
-        let ask = Ask::new(Method::POST, url).key(self.inner.entropy.uuid().to_string()).json(&body);
-        let registration: Registration = self.call(self.cause, ask).await.result?.json()?;
-        self.inner.mercury.change(|state| state.registration = Some(registration.clone()));
-        Ok(registration)
+        let known = lock(&self.inner.mercury.state).key.clone();
+        let key = known.unwrap_or_else(|| self.inner.entropy.uuid().to_string());
+        let ask = Ask::new(Method::POST, url).key(key.clone()).json(&body);
+        let made = self.call(self.cause, ask).await.made::<Registration>().result?;
+        let registration = made.it().clone();
+        self.inner.mercury.change(|state| {
+            state.key = Some(key);
+            state.registration = Some(registration);
+        });
+        Ok(made)
     }
 
     /// Opens one socket by hand and authenticates it with the own token.
@@ -299,8 +313,12 @@ impl Device {
                 let state = lock(&self.inner.mercury.state);
                 (state.registration.as_ref()?.web_socket_url.clone(), state.taken)
             };
+            // The user has moved, and the device with them (MAP-007).
+            if self.home().is_some_and(|home| self.target().cluster_of(&secured(&at)) != Some(home)) {
+                return self.register_anew().await;
+            }
             match self.open_session(&at, resume).await {
-                Err(Failure::Refused(Refused { status: 404 | 410, .. })) => self.register_anew().await,
+                Err(Failure::Refused(Refused { status: 404 | 410 | 421, .. })) => self.register_anew().await,
                 opened => opened.ok(),
             }
         };
@@ -323,6 +341,10 @@ impl Device {
                 Some(Heard::Frame(ServerFrame::Closing { code })) => match code {
                     Code::Unauthorized | Code::TokenExpired | Code::WrongAudience | Code::WrongIssuer => {
                         self.home().iter().for_each(|home| self.forget_token(home));
+                        Ended::Lost { was_ready: number.is_some() }
+                    }
+                    Code::WrongCluster => {
+                        let _: Option<Session> = self.register_anew().await;
                         Ended::Lost { was_ready: number.is_some() }
                     }
                     Code::Unavailable | Code::Fenced | Code::Internal | Code::TooMany => {
@@ -349,10 +371,12 @@ impl Device {
         }
     }
 
-    /// The cluster has forgotten the device: it becomes a new one, with an empty queue, at the next try.
+    /// The cluster does not know the device: it is with its user in another one, where it goes on, or it
+    /// becomes a new one with an empty queue. At the next try.
     async fn register_anew(&self) -> Option<Session> {
-        self.register().await.ok()?;
-        self.inner.mercury.change(|state| state.taken = None);
+        if self.register_by_key().await.ok()?.is_new() {
+            self.inner.mercury.change(|state| state.taken = None);
+        }
         None
     }
 

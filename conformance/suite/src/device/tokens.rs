@@ -98,18 +98,63 @@ impl Device {
             Some(home) => home,
             None => self.log_in_gated(cause).await?,
         };
-        if self.held(&home).is_none() {
-            self.log_in_at(cause, &home).await?;
+        match self.fetch(cause, &home, cluster).await {
+            // The own cluster serves the user no more, and says who does (MAP-007).
+            Err(failure) if failure.code() == Some(Code::WrongCluster) => {
+                let home = self.move_home_gated(cause, &hints_of(&failure)).await?;
+                self.fetch(cause, &home, cluster).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// MAP-007: the own cluster has said where the user is served now: logs in there.
+    ///
+    /// # Errors
+    /// As [`Device::log_in`].
+    pub(crate) async fn move_home(
+        &self,
+        cause: Option<EventId>,
+        hints: &[ClusterName],
+    ) -> Result<ClusterName, Failure> {
+        let _gate = self.inner.gate.lock().await;
+        match self.home().filter(|home| hints.contains(home)) {
+            // A sibling was here before.
+            Some(home) => Ok(home),
+            None => self.move_home_gated(cause, hints).await,
+        }
+    }
+
+    async fn move_home_gated(
+        &self,
+        cause: Option<EventId>,
+        hints: &[ClusterName],
+    ) -> Result<ClusterName, Failure> {
+        *lock(&self.inner.wallet) = Wallet::default();
+        match hints.first() {
+            Some(hint) => self.follow(cause, hint).await,
+            None => self.log_in_gated(cause).await,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        cause: Option<EventId>,
+        home: &ClusterName,
+        cluster: &ClusterName,
+    ) -> Result<String, Failure> {
+        if self.held(home).is_none() {
+            self.log_in_at(cause, home).await?;
         }
         if let Some(token) = self.held(cluster) {
             return Ok(token);
         }
-        let subject = self.held(&home).unwrap_or_default();
-        match self.exchange_at(cause, &home, cluster, &subject).await {
+        let subject = self.held(home).unwrap_or_default();
+        match self.exchange_at(cause, home, cluster, &subject).await {
             // The own token holds no more: once more with a new one.
             Err(failure) if matches!(failure.code(), Some(Code::InvalidGrant | Code::TokenExpired)) => {
-                let fresh = self.log_in_at(cause, &home).await?.access_token;
-                Ok(self.exchange_at(cause, &home, cluster, &fresh).await?.access_token)
+                let fresh = self.log_in_at(cause, home).await?.access_token;
+                Ok(self.exchange_at(cause, home, cluster, &fresh).await?.access_token)
             }
             exchanged => Ok(exchanged?.access_token),
         }
@@ -118,19 +163,9 @@ impl Device {
     async fn log_in_gated(&self, cause: Option<EventId>) -> Result<ClusterName, Failure> {
         let mut first = None;
         for start in self.discover().await? {
-            let mut cluster = start;
-            let mut asked = Vec::new();
-            let failure = loop {
-                let failure = match self.log_in_at(cause, &cluster).await {
-                    Ok(_) => return Ok(cluster),
-                    Err(failure) => failure,
-                };
-                asked.push(cluster);
-                let hints = failure.refused().map(super::Refused::hint).unwrap_or_default();
-                match hints.into_iter().find(|hint| !asked.contains(hint)) {
-                    Some(hint) if asked.len() <= HINTS_MAX => cluster = hint,
-                    _ => break failure,
-                }
+            let failure = match self.follow(cause, &start).await {
+                Ok(home) => return Ok(home),
+                Err(failure) => failure,
             };
             // Only "not here" lets the next cluster be asked: a user must not be shown to the consumer
             // org because the own cluster is down (PRI-001).
@@ -142,6 +177,22 @@ impl Device {
             }
         }
         Err(first.unwrap_or_else(|| Failure::Unreachable("the target names no cluster to log in at".into())))
+    }
+
+    /// Logs in at `start`, or where hints lead from there (MAP-005).
+    async fn follow(&self, cause: Option<EventId>, start: &ClusterName) -> Result<ClusterName, Failure> {
+        let (mut cluster, mut asked) = (start.clone(), Vec::new());
+        loop {
+            let failure = match self.log_in_at(cause, &cluster).await {
+                Ok(_) => return Ok(cluster),
+                Err(failure) => failure,
+            };
+            asked.push(cluster);
+            match hints_of(&failure).into_iter().find(|hint| !asked.contains(hint)) {
+                Some(hint) if asked.len() <= HINTS_MAX => cluster = hint,
+                _ => return Err(failure),
+            }
+        }
     }
 
     /// The clusters to log in at, in order (MAP, steps 1, 2 and 4). The provider being away does not
@@ -214,6 +265,10 @@ impl Device {
         let wallet = lock(&self.inner.wallet);
         wallet.tokens.get(cluster).filter(|held| held.good_until > now).map(|held| held.text.clone())
     }
+}
+
+fn hints_of(failure: &Failure) -> Vec<ClusterName> {
+    failure.refused().map(super::Refused::hint).unwrap_or_default()
 }
 
 /// The form of an exchange of `subject` for a token good for `resource` (RFC 8693).

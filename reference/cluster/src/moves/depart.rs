@@ -220,6 +220,9 @@ impl Record {
     /// Who that is, and what this cluster holds of them.
     fn known(&self) -> Result<(Incarnation, Origin), Problem> {
         match (&self.user.value, &self.departure.value) {
+            (_, Some(Departure { incarnation, origin: origin @ Origin::Fenced { .. } })) => {
+                Ok((*incarnation, origin.clone()))
+            }
             // A row that is not fenced is somebody who is here, whoever has gone before.
             (Some(UserRow { record, fenced: false, .. }), _) => {
                 Ok((record.incarnation, Origin::Active { epoch: record.version }))

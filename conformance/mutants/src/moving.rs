@@ -1,0 +1,95 @@
+//! Moves of users gone wrong.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use axum::response::Response;
+use fusion_deployment::Hooks;
+use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
+use http::Method;
+use serde_json::Value;
+
+use crate::Mutant;
+use crate::wrap::{self, Call, is_of};
+
+/// MAP-007: the new cluster commits without what came of the index.
+pub(crate) const INDEX_LEFT_BEHIND: Mutant =
+    Mutant { name: "index-left-behind", hooks: || wrap::stores(|store| Arc::new(LeftBehind(store))) };
+
+/// MAP-007: the old cluster goes on writing while it carries everything over.
+pub(crate) const FENCE_FORGOTTEN: Mutant =
+    Mutant { name: "fence-forgotten", hooks: || wrap::stores(|store| Arc::new(Unfenced(store))) };
+
+/// MAP-007: a user map that has answered for a user once answers so for ever.
+pub(crate) const OLD_MAP_REMEMBERS: Mutant = Mutant { name: "old-map-remembers", hooks: remembering };
+
+/// Drops the index when a user arrives.
+struct LeftBehind(Arc<dyn Store>);
+
+/// Never writes a fence into a user's row.
+struct Unfenced(Arc<dyn Store>);
+
+#[async_trait]
+impl Store for LeftBehind {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        self.0.get(keys).await
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        self.0.scan(from, until, limit).await
+    }
+
+    async fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
+        if batch.puts.iter().any(|(key, _)| is_of(key, &["arrival"])) {
+            batch.puts.retain(|(key, _)| !is_of(key, &["index", "index-at"]));
+        }
+        self.0.commit(batch).await
+    }
+}
+
+#[async_trait]
+impl Store for Unfenced {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        self.0.get(keys).await
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        self.0.scan(from, until, limit).await
+    }
+
+    async fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
+        for (_, value) in batch.puts.iter_mut().filter(|(key, _)| is_of(key, &["user"])) {
+            if let Ok(mut row) = serde_json::from_slice::<Value>(value)
+                && row.as_object_mut().is_some_and(|row| row.remove("fenced").is_some())
+            {
+                *value = serde_json::to_vec(&row).unwrap_or_default().into();
+            }
+        }
+        self.0.commit(batch).await
+    }
+}
+
+fn remembering() -> Hooks {
+    let told: Arc<Mutex<BTreeMap<String, Value>>> = Arc::default();
+    wrap::calls(is_map, move |call| Box::pin(remember(call, told.clone())))
+}
+
+/// `GET /v1/users/{user}` or the resolver.
+fn is_map(method: &Method, path: &str) -> bool {
+    let user = path.rsplit_once("/v1/users/").is_some_and(|(_, rest)| !rest.contains('/'));
+    method == Method::GET && (user || path.contains("/v1/resolve/"))
+}
+
+async fn remember(call: Call, told: Arc<Mutex<BTreeMap<String, Value>>>) -> Response {
+    let asked = format!("{} {}", call.cluster(), call.path());
+    let (bytes, response) = wrap::taken(call.play().await).await;
+    let answer: Option<Value> = serde_json::from_slice(&bytes).ok();
+    let own = |answer: &Value| response.status().is_success() && answer["cluster"] == call.cluster();
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(answer) = answer.filter(own) {
+        told.insert(asked, answer);
+        return response;
+    }
+    told.get(&asked).map_or(response, wrap::json)
+}
