@@ -322,7 +322,7 @@ mod tests {
         story.joins("alice", 0, &ringing());
         let data = json!({ "instance": "1", "rev": "1" });
         story.is_told("bob", EventType::LocusRinging, &ringing().url, data.clone());
-        let join = crate::testing::join(&ringing().url, 0, "bob");
+        let join = join(&ringing().url, 0, "bob");
         let body = crate::event::Body::Invoke { operation: "op".to_owned(), actor: user("bob"), call: join };
         let asked = story.happens("bob/phone", None, body);
         let both = call(LocusState::Active, Joined, Joined);
