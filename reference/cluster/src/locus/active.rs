@@ -9,7 +9,7 @@ use fusion_machines::locus::register_takes;
 use fusion_protocol::index::RowResult;
 use fusion_protocol::locus::{ACTIVE_HIDE_SECONDS, ActiveLocus, ActiveWrite, LocusState};
 use fusion_protocol::mercury::Notification;
-use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef};
+use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef, Uuid};
 use fusion_runtime::Timestamp;
 use fusion_runtime::store::{Batch, Key};
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,10 @@ struct Entry {
     entry: ActiveLocus,
     /// When the home last said so, by this cluster's clock.
     renewed: Timestamp,
+    /// The last row that woke the user's devices: one that comes again, its answer having been lost, is
+    /// not news, even when they have acknowledged it since (MER-005).
+    #[serde(default)]
+    told: Option<Uuid>,
 }
 
 /// Writes a local user's entry of the active list, and wakes the devices: for local loci and for
@@ -54,7 +58,8 @@ pub(crate) async fn write_active(cluster: &Cluster, write: &ActiveWrite) -> Resu
         }
         let row: Loaded<Entry> = rows::load(store, key(&write.user, &write.entry)).await?;
         let known = row.value.as_ref().filter(|known| known.incarnation == write.incarnation);
-        if !register_takes(known.map(|known| &known.entry), &write.entry) {
+        let repeated = known.is_some_and(|known| known.told == Some(write.id));
+        if repeated || !register_takes(known.map(|known| &known.entry), &write.entry) {
             return Ok(written(write));
         }
         let mut batch = Batch::default();
@@ -109,7 +114,9 @@ impl Entry {
 /// Writes the register, and the list of those that go on now.
 fn put(cluster: &Cluster, batch: &mut Batch, row: &Loaded<Entry>, write: &ActiveWrite) {
     let renewed = cluster.host.clock.wall();
-    let entry = Entry { incarnation: write.incarnation, entry: write.entry.clone(), renewed };
+    let before = row.value.as_ref().and_then(|entry| entry.told);
+    let told = write.event.map_or(before, |_| Some(write.id));
+    let entry = Entry { incarnation: write.incarnation, entry: write.entry.clone(), renewed, told };
     let shown = rows::key("active-now", &[write.user.as_str(), write.entry.locus_url.as_str()]);
     if write.entry.state == LocusState::Inactive {
         batch.delete(shown);
