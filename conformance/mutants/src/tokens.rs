@@ -1,7 +1,7 @@
 //! Tokens gone wrong: who is believed, and what is issued.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use axum::response::Response;
@@ -84,6 +84,9 @@ pub(crate) const FOREIGN_KEYS: Mutant = Mutant {
         )
     },
 };
+
+/// SEC-002: a private org's cluster sends whoever logs in for the first time to the consumer org.
+pub(crate) const SENT_AWAY: Mutant = Mutant { name: "log-in-sent-away", hooks: sent_away };
 
 /// SEC-003: a token got by exchange is good for a day.
 pub(crate) const LONG_EXCHANGE: Mutant = Mutant {
@@ -194,6 +197,25 @@ fn genuine(resource: &str) -> bool {
     let host = resource.strip_prefix("https://").unwrap_or("");
     host.split_once('.')
         .is_some_and(|(name, rest)| name.len() == "a-auth".len() && rest == "provider.example")
+}
+
+fn sent_away() -> Hooks {
+    let seen: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    wrap::calls(is_token, move |call| {
+        let seen = seen.clone();
+        Box::pin(async move {
+            let assertion = request_of(&call).and_then(|request| request.assertion);
+            let claims = assertion.and_then(|assertion| wrap::payload::<AssertionClaims>(&assertion));
+            let user = claims.filter(|claims| call.cluster() != "c" && claims.scope != Some(Scope::Admin));
+            let first = user.is_some_and(|claims| {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).insert(claims.sub)
+            });
+            match first {
+                true => wrap::refusal_of(&Problem::new(Code::WrongCluster).with("clusters", ["c"])),
+                false => call.play().await,
+            }
+        })
+    })
 }
 
 fn request_of(call: &Call) -> Option<TokenRequest> {

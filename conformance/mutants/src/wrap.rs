@@ -259,8 +259,13 @@ pub(crate) fn json_with(status: StatusCode, body: &impl Serialize) -> Response {
 
 /// A refusal.
 pub(crate) fn refusal(code: Code) -> Response {
-    let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let bytes = serde_json::to_vec(&Problem::new(code)).unwrap_or_default();
+    refusal_of(&Problem::new(code))
+}
+
+/// A refusal with all that it says.
+pub(crate) fn refusal_of(problem: &Problem) -> Response {
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let bytes = serde_json::to_vec(problem).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
 }
 

@@ -1,4 +1,8 @@
-//! Security: what must be refused (SEC).
+//! Security: what must be refused, and who must not be seen (SEC).
+
+mod log_ins;
+
+pub(super) use log_ins::LogInsStayHome;
 
 use crate::event::{Call, Outcome};
 use crate::facts::{Asked, Facts};
