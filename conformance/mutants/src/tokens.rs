@@ -207,9 +207,8 @@ fn sent_away() -> Hooks {
             let assertion = request_of(&call).and_then(|request| request.assertion);
             let claims = assertion.and_then(|assertion| wrap::payload::<AssertionClaims>(&assertion));
             let user = claims.filter(|claims| call.cluster() != "c" && claims.scope != Some(Scope::Admin));
-            let first = user.is_some_and(|claims| {
-                seen.lock().unwrap_or_else(PoisonError::into_inner).insert(claims.sub)
-            });
+            let first = user
+                .is_some_and(|claims| seen.lock().unwrap_or_else(PoisonError::into_inner).insert(claims.sub));
             match first {
                 true => wrap::refusal_of(&Problem::new(Code::WrongCluster).with("clusters", ["c"])),
                 false => call.play().await,
