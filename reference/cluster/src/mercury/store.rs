@@ -29,8 +29,7 @@ const TRIES: usize = 16;
 /// The rows that go with a user who moves (MAP-007), each below the user,
 pub(crate) const CARRIED: &[&str] = &["device-tail"];
 /// and each below one of the user's devices.
-pub(crate) const CARRIED_BY_DEVICE: &[&str] =
-    &["device", "device-head", "device-event", "device-event-id"];
+pub(crate) const CARRIED_BY_DEVICE: &[&str] = &["device", "device-head", "device-event", "device-event-id"];
 
 /// Whose a device is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,9 +98,8 @@ async fn commit_once(
     let user = &coming.who.user;
     let row = store::destination(cluster, user, coming.who.incarnation).await?;
     let staged = store::staged(cluster, user, arrival.parts).await?;
-    let complete = staged
-        .iter()
-        .all(|part| part.value.as_ref().is_some_and(|part| part.attempt == arrival.attempt));
+    let complete =
+        staged.iter().all(|part| part.value.as_ref().is_some_and(|part| part.attempt == arrival.attempt));
     let next = match row.value.unwrap_or_default().commit(coming.epoch, complete) {
         Verdict::Decided(decision) => return Ok(Some(decision)),
         Verdict::Incomplete => return Err(Problem::new(Code::Conflict).detail("a part is missing")),

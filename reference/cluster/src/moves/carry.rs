@@ -15,8 +15,7 @@ use crate::{Cluster, conversation, index, locus, mercury};
 const PAGE: usize = 256;
 
 /// Concepts whose rows are below the user.
-const BY_USER: [&[&str]; 4] =
-    [index::CARRIED, conversation::CARRIED, locus::CARRIED, mercury::CARRIED];
+const BY_USER: [&[&str]; 4] = [index::CARRIED, conversation::CARRIED, locus::CARRIED, mercury::CARRIED];
 
 /// Everything of a user, in parts that fit a request.
 ///

@@ -181,7 +181,12 @@ async fn ask_first(cluster: &Cluster, user: &Address, to: &ClusterName) -> Resul
     send(cluster, Method::GET, &arrival_url(cluster, to, user, ""), &()).await.map(drop)
 }
 
-async fn call(cluster: &Cluster, method: Method, url: &Url, body: &impl Serialize) -> Result<Decided, Problem> {
+async fn call(
+    cluster: &Cluster,
+    method: Method,
+    url: &Url,
+    body: &impl Serialize,
+) -> Result<Decided, Problem> {
     let answer = send(cluster, method, url, body).await?;
     serde_json::from_slice(&answer).map_err(|_| Code::PeerUnreachable.into())
 }

@@ -195,7 +195,10 @@ async fn a_user_moves_with_index_slots_devices_and_queues_and_stays_the_same_per
     assert_eq!(story.look_up(&story.bob, &story.alice, "b").await["url"], url.as_str());
     assert_eq!(story.texts(&story.bob, "b", &url).await, ["before", "after"], "the old URL is the URL");
     let (status, same) = story.phone("b").await;
-    assert_eq!((status, same.id.split_once('~').unwrap().1), (StatusCode::OK, phone.id.split_once('~').unwrap().1));
+    assert_eq!(
+        (status, same.id.split_once('~').unwrap().1),
+        (StatusCode::OK, phone.id.split_once('~').unwrap().1)
+    );
     let owed = story.owed("b", &same, 0, 3).await;
     assert_eq!(owed.iter().map(|one| one.0).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!((&owed[1].1, &owed[2].1), (&json!("before"), &json!("after")));
@@ -204,8 +207,7 @@ async fn a_user_moves_with_index_slots_devices_and_queues_and_stays_the_same_per
         let parts = key.parts();
         parts.get(1).is_some_and(|whose| whose == story.bob.user.as_str().as_bytes())
     });
-    let of_bob: Vec<String> =
-        of_bob.map(|key| String::from_utf8(key.parts().remove(0)).unwrap()).collect();
+    let of_bob: Vec<String> = of_bob.map(|key| String::from_utf8(key.parts().remove(0)).unwrap()).collect();
     // a is the org's registrar, too.
     assert_eq!(of_bob, ["departure", "index-cursor", "place"], "nothing else is left behind");
 }
@@ -236,7 +238,11 @@ async fn whoever_asks_the_old_cluster_is_told_the_new_one() {
         let answer = crate::peers::call(story.world.cluster("e"), Method::POST, &target, &write).await;
         let answer: Value = serde_json::from_slice(&answer.unwrap()).unwrap();
         let refused = &answer["results"][0];
-        assert_eq!((&refused["code"], &refused["clusters"]), (&json!("wrong-cluster"), &json!(["b"])), "{at}");
+        assert_eq!(
+            (&refused["code"], &refused["clusters"]),
+            (&json!("wrong-cluster"), &json!(["b"])),
+            "{at}"
+        );
     }
 }
 
@@ -292,12 +298,15 @@ async fn a_crash_of_either_end_at_any_step_only_repeats_it() {
             story.phone("a").await;
             let url = story.create(&story.alice, "a").await;
             story.say(&story.alice, "a", &url, "one").await;
-            story.index_until(&story.bob, "a", |entries| entries.iter().any(|one| one["lastSeq"] == "1")).await;
+            story
+                .index_until(&story.bob, "a", |entries| entries.iter().any(|one| one["lastSeq"] == "1"))
+                .await;
             story.fence().await;
             for _ in 0..steps {
                 tokio::task::yield_now().await;
             }
-            let at_the_crash = super::store::departure(story.world.cluster("a"), &story.bob.user).await.unwrap();
+            let at_the_crash =
+                super::store::departure(story.world.cluster("a"), &story.bob.user).await.unwrap();
             reached.insert(format!("{crashed} {:?}", at_the_crash.value.map(|row| row.origin)));
             story.world.restart(crashed).await;
             story.say(&story.alice, "a", &url, "two").await;
@@ -398,7 +407,9 @@ async fn only_an_admin_of_the_old_cluster_moves_users_and_only_within_the_org() 
     story.is_served_by_a_alone().await;
     let foreign = story.world.url("a", Service::Users, "/v1/arrivals/x%40corp.example");
     let answer = crate::peers::call(story.world.cluster("e"), Method::GET, &foreign, &()).await;
-    assert!(matches!(answer, Err(crate::peers::PeerError::Refused(problem)) if problem.code == Code::Forbidden));
+    assert!(
+        matches!(answer, Err(crate::peers::PeerError::Refused(problem)) if problem.code == Code::Forbidden)
+    );
 }
 
 impl Story {
@@ -428,6 +439,11 @@ async fn nobody_brings_anything_for_others() {
     ] {
         let mut batch = Batch::default();
         let refused = carry::unpack(story.world.cluster("a"), &mut batch, &mallory, &carried).await;
-        assert_eq!(refused.map_err(|problem| problem.code), Err(Code::Forbidden), "{:?}", carried[0].key.expose());
+        assert_eq!(
+            refused.map_err(|problem| problem.code),
+            Err(Code::Forbidden),
+            "{:?}",
+            carried[0].key.expose()
+        );
     }
 }
