@@ -90,6 +90,7 @@ pub enum SlotEvent {
 }
 
 /// What a cluster answers to a claim, and what it writes in the same transaction.
+#[expect(clippy::large_enum_variant, reason = "one for each claim, read at once and never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SlotDecision {
     /// 421.
@@ -157,6 +158,7 @@ pub enum LifeEvent {
 }
 
 /// What must be written in the transaction of a [`LifeEvent`].
+#[expect(clippy::large_enum_variant, reason = "a few for each event, carried out at once and never kept")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LifeEffect {
     /// The creator's slot is bound to this conversation.
