@@ -43,7 +43,7 @@ pub(super) fn families<'h>(facts: &Facts<'h>) -> Vec<Vec<Stream<'h>>> {
             }
             Moment::Seen(event) if event.id < rest => match &event.body {
                 Body::Socket { user, what, .. } => {
-                    of(&mut streams, &event.host, user).socket(event.id, *what)
+                    of(&mut streams, &event.host, user).socket(event.id, *what);
                 }
                 Body::Deliver { user, id, .. } => {
                     of(&mut streams, &event.host, user).told.push((*id, event.id));
