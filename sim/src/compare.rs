@@ -180,7 +180,7 @@ impl Said {
     pub fn against(&self, other: &Self) -> Vec<Difference> {
         let said = |here: String, there: String| [(self.engine.clone(), here), (other.engine.clone(), there)];
         if self.failure.is_some() || other.failure.is_some() {
-            if self.failure == other.failure {
+            if self.failure.is_some() && other.failure.is_some() {
                 return Vec::new();
             }
             let played = |failure: &Option<String>| match failure {

@@ -117,12 +117,14 @@ mod tests {
     async fn what_is_acknowledged_is_there_after_a_crash_and_of_the_rest_a_beginning() {
         let disk = Disk::new(Entropy::from_u64(7));
         let (clock, tasks) = (Clock::starting_at(Timestamp(0)), Tasks::default());
-        let store = disk.store(clock.clone(), tasks.clone());
+        let store = Arc::new(disk.store(clock, tasks.clone()));
         store.commit(put("kept")).await.unwrap();
         for n in 0..5 {
-            let mut commit = Box::pin(store.commit(put(&format!("late-{n}"))));
-            assert!(futures_util::poll!(&mut commit).is_pending());
+            let store = store.clone();
+            tasks.spawn(async move { store.commit(put(&format!("late-{n}"))).await });
         }
+        tokio::task::yield_now().await;
+        assert_eq!(lock(&disk.pending).batches.len(), 5);
 
         tasks.abort_all();
         disk.cut();
