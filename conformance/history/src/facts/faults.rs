@@ -49,8 +49,7 @@ impl<'h> Faults<'h> {
     /// Whether a fault that names `host` lasted all the time from `from_us` to `until_us`.
     #[must_use]
     pub fn stall(&self, host: &str, from_us: u64, until_us: u64) -> bool {
-        self.throughout(from_us, until_us)
-            .any(|span| span.sides.iter().any(|side| side.contains(&host)))
+        self.throughout(from_us, until_us).any(|span| span.sides.iter().any(|side| side.contains(&host)))
     }
 
     /// Whether all the time from `from_us` to `until_us` nothing could pass between the two hosts: cut off

@@ -63,7 +63,7 @@ impl Judge for IndexRepair {
                     match *met.or_insert_with(|| met_again(facts, &home, at, loss)) {
                         Some(met) => judge_entry(facts, known, member, loss, met, case),
                         None => {
-                            case.not_observed("whether a home met a cluster again that had lost its index")
+                            case.not_observed("whether a home met a cluster again that had lost its index");
                         }
                     }
                 }
@@ -170,7 +170,7 @@ fn had_news(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, away: &Faul
         during
             && !facts.faults().iter().any(still)
             && facts.cluster_of(conversation).as_ref() == Some(home)
-            && known.members.iter().any(|user| is_there(&user))
+            && known.members.iter().any(is_there)
             && away.until_us <= made.saturating_add(RESOLVED_US)
     })
 }
