@@ -82,6 +82,7 @@ impl Outcome {
     }
 
     /// A run that was not played, and why.
+    #[cfg(not(madsim))]
     pub(crate) fn unplayed(plan: &Plan, engine: &'static str, why: String) -> Self {
         Self::guarded(plan, engine, || Run::failed(why))
     }

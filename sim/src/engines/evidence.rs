@@ -153,8 +153,10 @@ impl Probe for MachineProbe {
 }
 
 /// The probe of a machine that reports to nobody.
+#[cfg(not(madsim))]
 pub(super) struct Silent;
 
+#[cfg(not(madsim))]
 impl Probe for Silent {
     fn log(&self, _: Level, _: &'static str, _: Value) {}
 }
