@@ -22,6 +22,9 @@ use crate::stage::Stage;
 /// The longest token that a hostile cluster dreams of, in seconds.
 const AN_HOUR: u64 = 3_600;
 
+/// What is changed of a call's claims.
+type Edit<'a> = &'a dyn Fn(&mut ClusterClaims);
+
 /// Whom a deed is done to.
 #[derive(Clone, Copy)]
 pub(super) struct Victim<'a> {
@@ -72,7 +75,7 @@ impl Cast<'_> {
         let body = json!({ "rows": [] });
         let (digests, index) = ("/v1/index/digests", "/v1/index");
         let url = hostile.url(at, Service::Conv, digests);
-        let signed = |edit: &dyn Fn(&mut ClusterClaims)| {
+        let signed = |edit: Edit<'_>| {
             let mut claims = hostile.claims(&hostile.home, at, &Method::POST, &url, &body);
             edit(&mut claims);
             let token = hostile.stage.sign(&hostile.home, TYP_CLUSTER, &json!(claims))?;
@@ -80,7 +83,7 @@ impl Cast<'_> {
         };
         let other_url = hostile.url(at, Service::Conv, index).to_string();
         let other_body = fusion_cluster::auth::digest(b"{}");
-        let bound_elsewhere: [(&str, &dyn Fn(&mut ClusterClaims)); 4] = [
+        let bound_elsewhere: [(&str, Edit<'_>); 4] = [
             ("a call of another method", &|claims| claims.htm = Method::PUT.to_string()),
             ("a call to another URL", &|claims| claims.htu.clone_from(&other_url)),
             ("a call with another body", &|claims| claims.digest.clone_from(&other_body)),
