@@ -474,3 +474,24 @@ proptest! {
         prop_assert_eq!(apply(&writes), in_order);
     }
 }
+
+/// LOC-009: up to a thousand are in one call, and it ends with the last of them.
+#[test]
+fn a_thousand_are_in_one_call_and_it_ends_when_the_last_one_leaves() {
+    let crowd: Vec<Address> = (0..1_000).map(|n| format!("user{n}@example.test").parse().unwrap()).collect();
+    let setting = Setting { relay: Some(relay(0)), kind: Kind::Group, members: crowd.iter().cloned().collect() };
+    let mut locus = Locus::default();
+    for (n, user) in crowd.iter().enumerate() {
+        let (device, leg) = ("phone".to_owned(), Uuid::from_u128(n as u128));
+        let join = Join { user: user.clone(), device, expect: Count(0), leg, setting: setting.clone() };
+        let effects = locus.step(Event::Join(join)).unwrap();
+        assert!(effects.contains(&Effect::OpenLeg(leg)));
+    }
+    assert_eq!(locus.instance, Count(1));
+    assert!(crowd.iter().all(|user| locus.holds(user, Count(1), "phone")));
+    for user in &crowd {
+        assert!(locus.is_active());
+        locus.step(Event::Leave { user: user.clone(), instance: Count(1), device: None }).unwrap();
+    }
+    assert!(!locus.is_active());
+}
