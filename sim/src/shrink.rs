@@ -158,7 +158,7 @@ impl Search<'_> {
 
     fn steps(&mut self) {
         let ids = self.plan.steps.iter().map(|step| step.id.clone()).collect();
-        self.minimise(ids, |plan, kept| keep_steps(plan, kept));
+        self.minimise(ids, keep_steps);
     }
 
     fn people(&mut self) {

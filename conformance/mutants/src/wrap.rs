@@ -278,13 +278,19 @@ pub(crate) fn refusal_as(status: StatusCode, code: &str) -> Response {
     (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
 }
 
+/// What a refusal has in every form: as a problem (RFC 9457) and as an error of SCIM (RFC 7644).
+#[derive(serde::Deserialize)]
+struct Coded {
+    code: Code,
+}
+
 /// The code of a refusal, and the answer as it was.
 pub(crate) async fn code_of(response: Response) -> (Option<Code>, Response) {
     if response.status().is_success() {
         return (None, response);
     }
     let (bytes, response) = taken(response).await;
-    (serde_json::from_slice::<Problem>(&bytes).ok().map(|problem| problem.code), response)
+    (serde_json::from_slice::<Coded>(&bytes).ok().map(|refusal| refusal.code), response)
 }
 
 /// An answer's body, and the answer as it was.

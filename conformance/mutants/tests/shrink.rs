@@ -1,5 +1,7 @@
 //! A planted bug is found by a swarm, kept as a bundle, and made small.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 use fusion_mutants::MUTANTS;
 use fusion_sim::bundle::{self, Bundle};
 use fusion_sim::engines::fabric::{Options, hosts};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
-use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, PairRule, Lender};
+use fusion_cluster::{BorrowedRelay, ClusterConfig, IdentityProvider, Lender, PairRule};
 use fusion_protocol::map::Claim;
 use fusion_protocol::{ClusterName, Domain, Service, Url, UrlTemplate};
 use fusion_provider::{OrgAccount, ProviderConfig};

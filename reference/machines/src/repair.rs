@@ -79,11 +79,11 @@ pub fn difference(place: u32, row: &DigestRow, entry: Option<&Entry>) -> Option<
 }
 
 /// The first `seq` that is announced again to somebody who joined at `joined` and knows `known`: the own
-/// index starts at the join (CNV-006), and a preview is bounded (RDV-004).
+/// index starts at the join (CNV-006), and a preview is bounded (RDV-004). `known` is another cluster's word.
 #[must_use]
 pub fn announced_from(last: Count, joined: Count, known: Option<Count>) -> Count {
     let preview = (last.0 + 1).saturating_sub(limits::PREVIEW_MAX as u64);
-    Count(preview.max(joined.0).max(known.map_or(1, |known| known.0 + 1)).max(1))
+    Count(preview.max(joined.0).max(known.map_or(1, |known| known.0.saturating_add(1))).max(1))
 }
 
 /// The newest of `activities` that fit into one request.
@@ -123,6 +123,11 @@ impl Schedule {
         let whole = RETRY_MIN.saturating_mul(1 << (*failures).min(16)).min(RETRY_MAX);
         *failures += 1;
         self.due.entry(peer.clone()).or_insert(now + by_chance(whole, jitter));
+    }
+
+    /// A round could not be read to its end: who else is to be told is not known, so it begins again.
+    pub fn broken_off(&mut self, now: Duration, jitter: u64) {
+        self.round = self.round.min(now + by_chance(RETRY_MIN, jitter));
     }
 
     /// `peer` has taken its digest.
@@ -259,6 +264,7 @@ mod tests {
         assert_eq!(announced_from(Count(50), Count(40), None), Count(40));
         assert_eq!(announced_from(Count(50), Count(40), Some(Count(48))), Count(49));
         assert_eq!(announced_from(Count(3), Count(0), None), Count(1));
+        assert_eq!(announced_from(Count(3), Count(0), Some(Count(u64::MAX))), Count(u64::MAX));
     }
 
     #[test]
@@ -268,6 +274,15 @@ mod tests {
         assert_eq!(schedule.take(CALM, u64::MAX), Some(Whom::Everybody));
         assert!(schedule.next_due() > CALM + ROUND / 2 && schedule.next_due() <= CALM + ROUND);
         assert_eq!(schedule.take(CALM + ROUND, 0), Some(Whom::Everybody));
+    }
+
+    #[test]
+    fn a_round_that_could_not_be_read_begins_again_soon() {
+        let mut schedule = Schedule::start(Duration::ZERO);
+        assert_eq!(schedule.take(CALM, 0), Some(Whom::Everybody));
+        schedule.broken_off(CALM, u64::MAX);
+        assert_eq!(schedule.take(CALM, 0), None);
+        assert_eq!(schedule.take(CALM + RETRY_MIN, 0), Some(Whom::Everybody));
     }
 
     #[test]

@@ -236,7 +236,11 @@ impl World {
             claimant: object.place.clone(),
             pair: self.pair,
             rule: RULE.into(),
-            callee: if here { Callee::Here { pair: self.pair, rule: Rule::default() } } else { Callee::Elsewhere },
+            callee: if here {
+                Callee::Here { pair: self.pair, rule: Rule::default() }
+            } else {
+                Callee::Elsewhere
+            },
         };
         let decision = decide(self.slots[callee].as_ref(), &event);
         if let SlotDecision::Granted { slot, outranked } = &decision {

@@ -156,7 +156,9 @@ async fn local_user(cluster: &Cluster, sub: &str) -> Result<UserRef, Problem> {
     {
         return Err(Problem::new(Code::WrongCluster).with("clusters", [to]));
     }
-    let row = row.filter(|row| row.active).ok_or_else(|| invalid_grant("the subject has no active account here"))?;
+    let row = row
+        .filter(|row| row.active)
+        .ok_or_else(|| invalid_grant("the subject has no active account here"))?;
     Ok(UserRef { user, incarnation: row.record.incarnation })
 }
 

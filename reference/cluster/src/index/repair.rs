@@ -117,11 +117,14 @@ impl Round<'_> {
 
     /// Nobody can be told everything.
     fn give_up(&mut self) {
-        let named = match self.whom {
-            Whom::Everybody => self.waiting.keys().chain([self.cluster.name()]).cloned().collect(),
-            Whom::These(these) => these.clone(),
-        };
-        self.failed.extend(named);
+        match self.whom {
+            Whom::Everybody => {
+                self.waiting.clear();
+                let (now, jitter) = (self.cluster.host.clock.now(), self.cluster.host.entropy.u64());
+                self.cluster.repair.schedule().broken_off(now, jitter);
+            }
+            Whom::These(these) => self.failed.extend(these.iter().cloned()),
+        }
     }
 
     async fn finish(mut self) {
@@ -142,7 +145,9 @@ impl Round<'_> {
     async fn send(&mut self, peer: &ClusterName, rows: Vec<DigestRow>) {
         let taken = async {
             let answered = ask(self.cluster, peer, &rows).await?;
-            for Difference { row, last_seq } in answered {
+            // Each row once, however often the peer names it.
+            let missed: BTreeMap<u32, _> = answered.into_iter().map(|one| (one.row, one.last_seq)).collect();
+            for (row, last_seq) in missed {
                 let Some(row) = rows.get(row as usize) else { continue };
                 conversation::announce_again(self.cluster, row, last_seq).await.ok()?;
             }

@@ -118,19 +118,29 @@ async fn look_after(cluster: &Cluster, relay: &Url) {
             }
             None => {
                 misses += 1;
-                if misses >= MISSES_MAX {
-                    fail(cluster, relay, &calls).await;
+                if misses < MISSES_MAX {
+                    clock.sleep(AGAIN).await;
+                    continue;
                 }
-                clock.sleep(AGAIN).await;
+                fail(cluster, relay, &calls, misses).await;
+                // It may stay away for long, and there may be no other.
+                clock.sleep(BEAT).await;
             }
         }
     }
 }
 
 /// The relay is gone: its calls go to the next one, if there is any.
-async fn fail(cluster: &Cluster, relay: &Url, calls: &Calls) {
+async fn fail(cluster: &Cluster, relay: &Url, calls: &Calls, misses: u32) {
     let choice = |bounds| media::next_choice(cluster, bounds, relay);
     let (of_org, by_policy) = join(choice(Bounds::Org), choice(Bounds::Policy)).await;
+    if of_org.is_none() && by_policy.is_none() {
+        // Said once, however long that lasts.
+        if misses == MISSES_MAX {
+            log(cluster, relay, calls, 0);
+        }
+        return;
+    }
     let next = |bounds| match bounds {
         Bounds::Org => of_org.clone(),
         Bounds::Policy => by_policy.clone(),
@@ -148,6 +158,10 @@ async fn give_up_all(cluster: &Cluster, relay: &Url, calls: &Calls, next: impl F
         give_up(cluster, *conversation, call.instance, relay, to).await.ok()
     });
     let moved = join_all(moved).await.into_iter().flatten().count();
+    log(cluster, relay, calls, moved);
+}
+
+fn log(cluster: &Cluster, relay: &Url, calls: &Calls, moved: usize) {
     let fields = json!({ "relay": relay.host_str(), "calls": calls.len(), "moved": moved });
     cluster.host.probe.log(Level::Warn, "media.relay-failed", fields);
 }

@@ -12,6 +12,9 @@ use crate::rows::{self, Committed};
 use crate::users::{self, UserRow};
 use crate::{Cluster, provisioning};
 
+/// The highest epoch that anybody comes with: there are always more after it.
+const EPOCH_MAX: Count = Count(u64::MAX / 2);
+
 /// Somebody who comes, as the old cluster says.
 pub(super) struct Coming {
     pub(super) from: ClusterName,
@@ -58,12 +61,16 @@ pub(super) async fn take(cluster: &Cluster, coming: &Coming, number: u32, part: 
 /// The commit, once: everything that came and the record at its new epoch, in one transaction.
 ///
 /// # Errors
-/// `conflict` when a part is missing, `forbidden` from outside the org or for somebody else's things.
+/// `conflict` when a part is missing, `forbidden` from outside the org, for somebody else's things and with
+/// somebody else's SCIM id, `unprocessable` for too many parts or an epoch that none could follow.
 pub(super) async fn commit(cluster: &Cluster, coming: &Coming, arrival: Arrival) -> Result<Decided, Problem> {
     let user = &coming.who.user;
     of_org(cluster, &coming.from, user)?;
     if arrival.parts > PARTS_MAX {
         return Err(Problem::new(Code::Unprocessable).detail("too many parts"));
+    }
+    if coming.epoch > EPOCH_MAX {
+        return Err(Problem::new(Code::Unprocessable).detail("no epoch could follow"));
     }
     let _held = cluster.locks.hold(provisioning::lock(user)).await;
     // What an earlier person or an earlier stay has left must not mix with what comes.
@@ -116,6 +123,9 @@ async fn commit_once(
     let carried: Vec<_> =
         staged.iter().filter_map(|part| part.value.as_ref()).flat_map(|part| part.rows.clone()).collect();
     carry::unpack(cluster, &mut batch, &coming.who, &carried).await?;
+    if !users::rely_on_free_id(cluster, &mut batch, arrival.id).await? {
+        return Err(Code::Forbidden.into());
+    }
     let served = user_row(cluster, coming, arrival);
     users::insert(&mut batch, &vacant, &served);
     store::unstage(cluster, &mut batch, user).await?;

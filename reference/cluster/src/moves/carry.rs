@@ -132,11 +132,16 @@ fn carried(key: &Key, value: &[u8]) -> Result<Carried, Problem> {
 fn devices_of<'c>(user: &UserRef, carried: &'c [Carried]) -> BTreeSet<&'c str> {
     let tail = |row: &'c Carried| match row.key.expose().as_slice() {
         [concept, owner, device] if mercury::CARRIED.contains(&concept.as_str()) => {
-            (owner == user.user.as_str() && device.parse::<Uuid>().is_ok()).then_some(device.as_str())
+            (owner == user.user.as_str() && is_canonical(device)).then_some(device.as_str())
         }
         _ => None,
     };
     carried.iter().filter_map(tail).collect()
+}
+
+/// In another spelling somebody else's device would pass for one that nobody has.
+fn is_canonical(device: &str) -> bool {
+    device.parse::<Uuid>().is_ok_and(|id| id.to_string() == device)
 }
 
 fn is_of(key: &[&str], user: &UserRef, devices: &BTreeSet<&str>) -> bool {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use fusion_machines::moving::OriginEvent;
 use fusion_protocol::mercury::{ClientFrame, Device, ServerFrame};
-use fusion_protocol::moving::{Carried, Move, Standing};
-use fusion_protocol::{Code, Count, Pii, Service, Url, UserRef};
+use fusion_protocol::moving::{Arrival, Carried, Move, Standing};
+use fusion_protocol::{Code, Count, Pii, Service, Url, UserRef, Uuid};
 use fusion_runtime::store::Batch;
 use fusion_runtime::ws;
 use http::{Method, Request, StatusCode, header};
@@ -430,12 +430,16 @@ async fn nobody_brings_anything_for_others() {
         row: Pii::new(json!({})),
     };
     let own_tail = row(&["device-tail", mallory.user.as_str(), &phone]);
+    let spelled = phone.to_uppercase();
+    assert_ne!(spelled, phone);
+    let spelled_tail = row(&["device-tail", mallory.user.as_str(), &spelled]);
     for carried in [
         vec![row(&["index", story.bob.user.as_str(), "x"])],
         vec![row(&["user", mallory.user.as_str()])],
         vec![row(&["outbox", "0"])],
         vec![row(&["device", &phone])],
         vec![own_tail, row(&["device", &phone])],
+        vec![spelled_tail, row(&["device", &spelled])],
     ] {
         let mut batch = Batch::default();
         let refused = carry::unpack(story.world.cluster("a"), &mut batch, &mallory, &carried).await;
@@ -446,4 +450,32 @@ async fn nobody_brings_anything_for_others() {
             carried[0].key.expose()
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_comes_with_somebody_elses_id_or_at_the_end_of_all_epochs() {
+    let story = Story::new().await;
+    let bobs = users::held(story.world.cluster("a"), &story.bob.user).await.unwrap().value.unwrap().id;
+    let arrive = async |epoch: u64, id: Uuid| {
+        let path = format!("/v1/arrivals/mallory%40corp.example/{}/{epoch}", Uuid::from_u128(7));
+        let url = story.world.url("a", Service::Users, &path);
+        let arrival = Arrival {
+            attempt: Uuid::from_u128(8),
+            parts: 0,
+            id,
+            display_name: None,
+            external_id: None,
+            active: true,
+        };
+        let answer = crate::peers::call(story.world.cluster("b"), Method::POST, &url, &arrival).await;
+        answer.map(drop).map_err(|error| match error {
+            crate::peers::PeerError::Refused(problem) => problem.code,
+            crate::peers::PeerError::Unreachable => panic!("nobody answers"),
+        })
+    };
+    assert_eq!(arrive(2, bobs).await, Err(Code::Forbidden));
+    assert_eq!(arrive(u64::MAX, Uuid::from_u128(9)).await, Err(Code::Unprocessable));
+    let bob = users::by_id(story.world.cluster("a"), bobs).await.unwrap().expect("still Bob's");
+    assert_eq!(bob.value.map(|row| row.record.user), Some(story.bob.user.clone()));
+    assert_eq!(arrive(2, Uuid::from_u128(9)).await, Ok(()));
 }

@@ -19,7 +19,7 @@ pub(crate) use replica::{Replica, View};
 pub(crate) use resolve::{
     Remembered, among, at_its_org, clusters_of, clusters_serving, forget, resolve, resolve_again, siblings,
 };
-pub(crate) use store::{UserRow, by_id, held, insert, remove, served_here};
+pub(crate) use store::{UserRow, by_id, held, insert, rely_on_free_id, remove, served_here};
 
 use crate::Cluster;
 

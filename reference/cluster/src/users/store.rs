@@ -54,6 +54,13 @@ pub(crate) async fn by_id(cluster: &Cluster, id: Uuid) -> Result<Option<Loaded<U
     Ok(same.then_some(row))
 }
 
+/// Makes a commit depend on nobody's having this SCIM id. Answers whether that is so now.
+pub(crate) async fn rely_on_free_id(cluster: &Cluster, batch: &mut Batch, id: Uuid) -> Result<bool, Problem> {
+    let row = rows::load::<IdRow>(&*cluster.host.store, id_key(id)).await?;
+    row.unchanged(batch);
+    Ok(row.value.is_none())
+}
+
 /// Adds a user that was not there when `vacant` was loaded.
 pub(crate) fn insert(batch: &mut Batch, vacant: &Loaded<UserRow>, row: &UserRow) {
     vacant.save(batch, row);

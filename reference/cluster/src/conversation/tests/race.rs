@@ -108,7 +108,7 @@ async fn a_crash_in_the_middle_changes_nothing() {
 }
 
 /// A claim of cluster a for a conversation of `creator` with Bob, by a rule.
-async fn claim_by(chat: &Chat, creator: &fusion_protocol::UserRef, rule: &str) -> Code {
+async fn claim_by(chat: &Chat, creator: &UserRef, rule: &str) -> Code {
     let url =
         chat.world.url("a", Service::Conv, &format!("/v1/conversations/{}", fusion_protocol::Uuid::nil()));
     let claim = fusion_protocol::conversation::PeerClaim {

@@ -126,6 +126,27 @@ async fn a_call_leaves_a_relay_that_dies_without_anybodys_asking() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_that_stays_away_is_not_stormed() {
+    let (world, books) = (world(1).await, Books::default());
+    books.serve(&world, 1).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    let looks = Arc::new(AtomicU32::new(0));
+    let counted = looks.clone();
+    let refuse = move || async move {
+        counted.fetch_add(1, Ordering::Relaxed);
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let at = SocketAddr::from(([10, 1, 0, 1], 443));
+    stage.world.net.unplug(at);
+    let routes = Router::new().route("/v1/life", get(refuse));
+    server::serve(&stage.world.client, at, routes).await.unwrap();
+    stage.pass(10).await;
+    let looks = looks.load(Ordering::Relaxed);
+    assert!((20..=45).contains(&looks), "it is looked at four times a second: {looks}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_was_started_anew_gives_its_legs_again() {
     let world = world(1).await;
     Books::default().serve(&world, 1).await;
