@@ -78,6 +78,16 @@ pub fn difference(place: u32, row: &DigestRow, entry: Option<&Entry>) -> Option<
     }
 }
 
+/// The rows of a digest that its receiver asks for, with what it knows of each: each once, however often it
+/// names them.
+pub fn asked_for(
+    rows: &[DigestRow],
+    answered: Vec<Difference>,
+) -> impl Iterator<Item = (&DigestRow, Option<Count>)> {
+    let known: BTreeMap<u32, _> = answered.into_iter().map(|one| (one.row, one.last_seq)).collect();
+    known.into_iter().filter_map(|(row, last_seq)| Some((rows.get(row as usize)?, last_seq)))
+}
+
 /// The first `seq` that is announced again to somebody who joined at `joined` and knows `known`: the own
 /// index starts at the join (CNV-006), and a preview is bounded (RDV-004). `known` is another cluster's word.
 #[must_use]
@@ -256,6 +266,15 @@ mod tests {
         assert_eq!(asked(Some(&behind)), Some(Difference { row: 3, last_seq: Some(Count(4)) }));
         assert_eq!(asked(Some(&before_a_join)), Some(Difference { row: 3, last_seq: Some(Count(7)) }));
         assert_eq!((asked(Some(&right)), asked(Some(&ahead))), (None, None));
+    }
+
+    #[test]
+    fn a_peer_that_asks_again_and_again_is_answered_once_for_each_row() {
+        let (_, row) = rows(&group(Life::Bound)).next().unwrap();
+        let told = [row.clone(), row];
+        let storm = (0..9_000).map(|one| Difference { row: one % 3, last_seq: Some(Count(5)) }).collect();
+        let asked: Vec<_> = asked_for(&told, storm).collect();
+        assert_eq!(asked, [(&told[0], Some(Count(5))), (&told[1], Some(Count(5)))]);
     }
 
     #[test]

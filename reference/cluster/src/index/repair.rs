@@ -145,10 +145,7 @@ impl Round<'_> {
     async fn send(&mut self, peer: &ClusterName, rows: Vec<DigestRow>) {
         let taken = async {
             let answered = ask(self.cluster, peer, &rows).await?;
-            // Each row once, however often the peer names it.
-            let missed: BTreeMap<u32, _> = answered.into_iter().map(|one| (one.row, one.last_seq)).collect();
-            for (row, last_seq) in missed {
-                let Some(row) = rows.get(row as usize) else { continue };
+            for (row, last_seq) in repair::asked_for(&rows, answered) {
                 conversation::announce_again(self.cluster, row, last_seq).await.ok()?;
             }
             Some(())
