@@ -228,7 +228,7 @@ async fn whoever_asks_the_old_cluster_is_told_the_new_one() {
     let (status, body) = story.world.get("a", Service::Conv, url.path(), &before).await;
     assert_eq!(status, StatusCode::OK, "his conversation stays where it was made: {body}");
     let write = json!({ "rows": [{
-        "id": uuid::Uuid::from_u128(1), "user": story.bob.user, "incarnation": story.bob.incarnation,
+        "id": Uuid::from_u128(1), "user": story.bob.user, "incarnation": story.bob.incarnation,
         "epoch": "1", "url": story.world.url("e", Service::Conv, "/v1/conversations/00000000-0000-0000-0000-000000000001"),
         "locusUrl": story.world.url("e", Service::Conv, "/v1/conversations/00000000-0000-0000-0000-000000000001/locus"),
         "kind": "oneToOne", "membership": "member", "membershipSeq": "1", "lastSeq": "0", "activities": [],
