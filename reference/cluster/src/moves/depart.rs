@@ -20,8 +20,10 @@ use crate::rows::{self, Committed, Loaded};
 use crate::users::{self, UserRow};
 use crate::{Cluster, StartError, index, locus, mercury};
 
-/// The pause after an attempt that failed: the user waits, so it is short.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause after the first attempt that failed: the user waits, so it is short. It doubles,
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// up to this: a new cluster that stays away is not stormed with everything that a whole org's users have.
+const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// Works off what an earlier life left.
 ///
@@ -102,13 +104,15 @@ pub(super) fn drive(cluster: &Cluster, user: Address) {
     let here = cluster.clone();
     cluster.host.tasks.spawn(async move {
         let _held = here.locks.hold(format!("departure/{}", user.as_str())).await;
+        let mut pause = PAUSE_MIN;
         loop {
             match advance(&here, &user).await {
                 Ok(true) => return,
-                Ok(false) => {}
+                Ok(false) => pause = PAUSE_MIN,
                 Err(problem) => {
                     here.host.probe.log(Level::Warn, "moves.later", json!({ "code": problem.code }));
-                    here.host.clock.sleep(PAUSE).await;
+                    here.host.clock.sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
                 }
             }
         }
