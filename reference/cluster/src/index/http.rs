@@ -201,8 +201,7 @@ fn refused(cluster: &Cluster, home: &ClusterName, row: &IndexWrite) -> Option<Co
     if !is_conversation_of(cluster, home, &row.url) || row.locus_url != locus_url(&row.url) {
         return Some(Code::NotYourObject);
     }
-    let template = &cluster.config.template;
-    if row.superseded_by.as_ref().is_some_and(|winner| template.locate(winner).is_err()) {
+    if row.superseded_by.as_ref().is_some_and(|winner| !is_conversation(cluster, winner)) {
         return Some(Code::UntrustedUrl);
     }
     let title_octets = row.title.as_ref().map_or(0, |title| title.expose().len());
@@ -210,6 +209,12 @@ fn refused(cluster: &Cluster, home: &ClusterName, row: &IndexWrite) -> Option<Co
         && row.activities.iter().all(|activity| activity.seq <= row.last_seq)
         && title_octets <= limits::TITLE_MAX;
     (!sound).then_some(Code::Unprocessable)
+}
+
+/// A winner may live anywhere, but a user's slot is never bound to what is no conversation (NAM-005).
+fn is_conversation(cluster: &Cluster, url: &Url) -> bool {
+    let located = cluster.config.template.locate(url);
+    located.is_ok_and(|located| is_conversation_of(cluster, &located.cluster, url))
 }
 
 /// Whether `url` is the URL of a conversation of `home`, and nothing but that.

@@ -52,7 +52,9 @@ async fn a_cluster_writes_only_of_its_own_objects_for_users_who_are_here() {
     let elsewhere = IndexWrite { user: chat.alice.user.clone(), ..write(&chat, 3) };
     let another = IndexWrite { incarnation: Incarnation(Uuid::nil()), ..write(&chat, 4) };
     let stale = IndexWrite { epoch: Count(0), ..write(&chat, 5) };
-    let codes = send(&chat, vec![own.clone(), foreign, elsewhere, another, stale]).await;
+    let no_conversation = chat.world.template.url(&c, Service::Users, "/v1/users/x");
+    let misled = IndexWrite { superseded_by: Some(no_conversation), ..write(&chat, 6) };
+    let codes = send(&chat, vec![own.clone(), foreign, elsewhere, another, stale, misled]).await;
     assert_eq!(
         codes,
         [
@@ -60,7 +62,8 @@ async fn a_cluster_writes_only_of_its_own_objects_for_users_who_are_here() {
             Some(Code::NotYourObject),
             Some(Code::WrongCluster),
             Some(Code::IncarnationGone),
-            Some(Code::WrongCluster)
+            Some(Code::WrongCluster),
+            Some(Code::UntrustedUrl)
         ]
     );
     let entries = chat.index(&chat.bob).await;
