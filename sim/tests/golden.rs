@@ -8,6 +8,7 @@ use std::path::Path;
 
 use fusion_history::Ruling;
 use fusion_sim::engines::fabric::{Options, hosts};
+use fusion_sim::library::Library;
 use fusion_sim::narrate::narrate;
 use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
@@ -27,117 +28,72 @@ fn plays_as_told(file: &str) {
     settings.bind(|| insta::assert_snapshot!(scenario.name.clone(), told.join("\n")));
 }
 
-#[test]
-fn alice_chats_bob() {
-    plays_as_told("chat/alice-chats-bob.toml");
+/// One test for each scenario, so that they are played side by side.
+macro_rules! stories {
+    ($($name:ident: $file:literal,)*) => {
+        const STORIES: &[&str] = &[$($file),*];
+        $(
+            #[test]
+            fn $name() {
+                plays_as_told($file);
+            }
+        )*
+    };
+}
+
+stories! {
+    alice_chats_bob: "chat/alice-chats-bob.toml",
+    address_does_not_resolve: "complaints/address-does-not-resolve.toml",
+    both_call_at_once_fails: "complaints/both-call-at-once-fails.toml",
+    duplicate_direct_chats: "complaints/duplicate-direct-chats.toml",
+    looks_sent_never_delivered: "complaints/looks-sent-never-delivered.toml",
+    lost_around_a_disconnect: "complaints/lost-around-a-disconnect.toml",
+    unexplained_delays: "complaints/unexplained-delays.toml",
+    clock_behind: "conversation/clock-behind.toml",
+    group_across_four_clusters: "conversation/group-across-four-clusters.toml",
+    hidden_and_made_again: "conversation/hidden-and-made-again.toml",
+    late_joiner: "conversation/late-joiner.toml",
+    one_to_one_race: "conversation/one-to-one-race.toml",
+    race_under_partition: "conversation/race-under-partition.toml",
+    alice_calls_bob: "locus/alice-calls-bob.toml",
+    declined_and_missed: "locus/declined-and-missed.toml",
+    glare: "locus/glare.toml",
+    group_call: "locus/group-call.toml",
+    home_decides_alone: "locus/home-decides-alone.toml",
+    lease_runs_out: "locus/lease-runs-out.toml",
+    address_taken_over: "mapping/address-taken-over.toml",
+    claimed_at_once: "mapping/claimed-at-once.toml",
+    claimed_domain_consumer_user: "mapping/claimed-domain-consumer-user.toml",
+    hosted_cluster_beside_consumer: "mapping/hosted-cluster-beside-consumer.toml",
+    made_twice_at_once: "mapping/made-twice-at-once.toml",
+    map_from_the_replica: "mapping/map-from-the-replica.toml",
+    two_clusters_one_org: "mapping/two-clusters-one-org.toml",
+    user_moves: "mapping/user-moves.toml",
+    media_stays_in_the_org: "media/media-stays-in-the-org.toml",
+    own_relays_first: "media/own-relays-first.toml",
+    relay_crash: "media/relay-crash.toml",
+    beyond_retention: "mercury/beyond-retention.toml",
+    device_resumes_after_server_crash: "mercury/device-resumes-after-server-crash.toml",
+    notification_lost: "mercury/notification-lost.toml",
+    slow_device: "mercury/slow-device.toml",
+    home_away: "rendezvous/home-away.toml",
+    index_table_lost: "rendezvous/index-table-lost.toml",
+    told_after_all: "rendezvous/told-after-all.toml",
+    hostile_cluster: "security/hostile-cluster.toml",
+    home_crashes_mid_call: "survivability/home-crashes-mid-call.toml",
+    killed_after_every_word: "survivability/killed-after-every-word.toml",
+    one_cluster_down: "survivability/one-cluster-down.toml",
+    provider_unreachable: "survivability/provider-unreachable.toml",
 }
 
 #[test]
-fn alice_calls_bob() {
-    plays_as_told("locus/alice-calls-bob.toml");
-}
-
-#[test]
-fn one_to_one_race() {
-    plays_as_told("conversation/one-to-one-race.toml");
-}
-
-#[test]
-fn glare() {
-    plays_as_told("locus/glare.toml");
-}
-
-#[test]
-fn home_crashes_mid_call() {
-    plays_as_told("survivability/home-crashes-mid-call.toml");
-}
-
-#[test]
-fn provider_unreachable() {
-    plays_as_told("survivability/provider-unreachable.toml");
-}
-
-#[test]
-fn race_under_partition() {
-    plays_as_told("conversation/race-under-partition.toml");
-}
-
-#[test]
-fn notification_lost() {
-    plays_as_told("mercury/notification-lost.toml");
-}
-
-#[test]
-fn claimed_domain_consumer_user() {
-    plays_as_told("mapping/claimed-domain-consumer-user.toml");
-}
-
-#[test]
-fn hosted_cluster_beside_consumer() {
-    plays_as_told("mapping/hosted-cluster-beside-consumer.toml");
-}
-
-#[test]
-fn device_resumes_after_server_crash() {
-    plays_as_told("mercury/device-resumes-after-server-crash.toml");
-}
-
-#[test]
-fn group_across_four_clusters() {
-    plays_as_told("conversation/group-across-four-clusters.toml");
-}
-
-#[test]
-fn declined_and_missed() {
-    plays_as_told("locus/declined-and-missed.toml");
-}
-
-#[test]
-fn looks_sent_never_delivered() {
-    plays_as_told("complaints/looks-sent-never-delivered.toml");
-}
-
-#[test]
-fn lost_around_a_disconnect() {
-    plays_as_told("complaints/lost-around-a-disconnect.toml");
-}
-
-#[test]
-fn duplicate_direct_chats() {
-    plays_as_told("complaints/duplicate-direct-chats.toml");
-}
-
-#[test]
-fn both_call_at_once_fails() {
-    plays_as_told("complaints/both-call-at-once-fails.toml");
-}
-
-#[test]
-fn unexplained_delays() {
-    plays_as_told("complaints/unexplained-delays.toml");
-}
-
-#[test]
-fn address_does_not_resolve() {
-    plays_as_told("complaints/address-does-not-resolve.toml");
-}
-
-#[test]
-fn two_clusters_one_org() {
-    plays_as_told("mapping/two-clusters-one-org.toml");
-}
-
-#[test]
-fn slow_device() {
-    plays_as_told("mercury/slow-device.toml");
-}
-
-#[test]
-fn relay_crash() {
-    plays_as_told("media/relay-crash.toml");
-}
-
-#[test]
-fn late_joiner() {
-    plays_as_told("conversation/late-joiner.toml");
+fn every_scenario_has_its_story_beside_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scenarios");
+    let all = Library::at(&root).all().unwrap();
+    let untold: Vec<&str> = all
+        .iter()
+        .map(|scenario| scenario.name.as_str())
+        .filter(|name| !STORIES.iter().any(|file| file.ends_with(&format!("/{name}.toml"))))
+        .collect();
+    assert!(untold.is_empty(), "{untold:?}");
 }
