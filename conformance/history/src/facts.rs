@@ -37,6 +37,8 @@ pub struct Facts<'h> {
     finals: OnceCell<Finals<'h>>,
     devices: OnceCell<Devices<'h>>,
     faults: OnceCell<Faults<'h>>,
+    clusters_of_users: OnceCell<BTreeMap<&'h Address, BTreeSet<&'h ClusterName>>>,
+    deprovisioned: OnceCell<BTreeSet<&'h Address>>,
 }
 
 /// A call, and what came of it.
@@ -98,6 +100,8 @@ impl<'h> Facts<'h> {
             finals: OnceCell::new(),
             devices: OnceCell::new(),
             faults: OnceCell::new(),
+            clusters_of_users: OnceCell::new(),
+            deprovisioned: OnceCell::new(),
         };
         history.events().iter().enumerate().for_each(|(at, event)| facts.take(at, event));
         facts
@@ -212,28 +216,31 @@ impl<'h> Facts<'h> {
     /// The clusters at which each user was served at some time: the world's, and those where they were
     /// provisioned or moved to.
     #[must_use]
-    pub fn clusters_of_users(&self) -> BTreeMap<&'h Address, BTreeSet<&'h ClusterName>> {
-        let mut clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = BTreeMap::new();
-        for user in self.world.iter().flat_map(|world| &world.users) {
-            clusters.entry(&user.user).or_default().insert(&user.cluster);
-        }
-        for asked in &self.calls {
-            if let Call::Provision { user, cluster } | Call::Move { user, to: cluster, .. } = asked.call {
-                clusters.entry(user).or_default().insert(cluster);
+    pub fn clusters_of_users(&self) -> &BTreeMap<&'h Address, BTreeSet<&'h ClusterName>> {
+        self.clusters_of_users.get_or_init(|| {
+            let mut clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = BTreeMap::new();
+            for user in self.world.iter().flat_map(|world| &world.users) {
+                clusters.entry(&user.user).or_default().insert(&user.cluster);
             }
-        }
-        clusters
+            for asked in &self.calls {
+                if let Call::Provision { user, cluster } | Call::Move { user, to: cluster, .. } = asked.call {
+                    clusters.entry(user).or_default().insert(cluster);
+                }
+            }
+            clusters
+        })
     }
 
     /// Users that somebody deleted, or tried to.
     #[must_use]
-    pub fn deprovisioned(&self) -> BTreeSet<&'h Address> {
-        let calls = self.calls.iter();
-        calls
-            .filter_map(
-                |asked| if let Call::Deprovision { user, .. } = asked.call { Some(user) } else { None },
-            )
-            .collect()
+    pub fn deprovisioned(&self) -> &BTreeSet<&'h Address> {
+        self.deprovisioned.get_or_init(|| {
+            let deleted = |asked: &Asked<'h>| match asked.call {
+                Call::Deprovision { user, .. } => Some(user),
+                _ => None,
+            };
+            self.calls.iter().filter_map(deleted).collect()
+        })
     }
 
     fn take(&mut self, at: usize, event: &'h Event) {

@@ -24,6 +24,14 @@ pub struct Finals<'h> {
     pub active: BTreeMap<&'h Address, Asked<'h>>,
     /// By reader and locus.
     pub loci: BTreeMap<(&'h Address, &'h str), Asked<'h>>,
+    /// Who read at a URL, so that nobody need look through what all others read.
+    readers: BTreeMap<&'h str, BTreeSet<&'h Address>>,
+    /// Who asked a URL for a conversation's state.
+    askers: BTreeMap<&'h str, BTreeSet<&'h Address>>,
+    /// Of each stream the first reading to its end, as its key in `reads`.
+    whole: BTreeMap<&'h str, (&'h Address, &'h str)>,
+    /// Streams of which a reading was not answered in the end.
+    failed: BTreeSet<&'h str>,
 }
 
 /// An index as its user last read it.
@@ -60,7 +68,25 @@ impl<'h> Finals<'h> {
     /// What everybody who read `stream` to its end found there, the first such reading.
     #[must_use]
     pub fn read_of(&self, stream: &str) -> Option<&FinalRead<'h>> {
-        self.reads.values().find(|read| read.complete && read.stream.as_str() == stream)
+        self.reads.get(self.whole.get(stream)?)
+    }
+
+    /// Each reader's reading at `url`.
+    pub fn reads_at(&self, url: &'h str) -> impl Iterator<Item = &FinalRead<'h>> {
+        let readers = self.readers.get(url).into_iter().flatten();
+        readers.filter_map(move |reader| self.reads.get(&(*reader, url)))
+    }
+
+    /// What each asker was told of the state of the conversation at `url`.
+    pub fn conversations_at(&self, url: &'h str) -> impl Iterator<Item = &Asked<'h>> {
+        let askers = self.askers.get(url).into_iter().flatten();
+        askers.filter_map(move |asker| self.conversations.get(&(*asker, url)))
+    }
+
+    /// Whether a reading of `stream` was not answered in the end.
+    #[must_use]
+    pub fn failed_at(&self, stream: &str) -> bool {
+        self.failed.contains(stream)
     }
 
     /// The conversation that both members' look-ups agree on; when nobody looked it up, the only one that
@@ -98,7 +124,25 @@ impl<'h> Finals<'h> {
         for asked in facts.final_calls() {
             finals.take(asked);
         }
+        finals.sort();
         finals
+    }
+
+    /// Makes what was read findable by URL.
+    fn sort(&mut self) {
+        for (&(reader, url), read) in &self.reads {
+            self.readers.entry(url).or_default().insert(reader);
+            let stream = read.stream.as_str();
+            if read.complete {
+                self.whole.entry(stream).or_insert((reader, url));
+            }
+            if read.failed.is_some() {
+                self.failed.insert(stream);
+            }
+        }
+        for &(asker, url) in self.conversations.keys() {
+            self.askers.entry(url).or_default().insert(asker);
+        }
     }
 
     fn take(&mut self, asked: &Asked<'h>) {

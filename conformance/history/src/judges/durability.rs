@@ -106,7 +106,7 @@ impl<'f, 'h> After<'f, 'h> {
             Call::Resolve { user, .. } => Some((user, asked)),
             _ => None,
         });
-        Self { reads, activities, users: resolved.collect(), deleted: facts.deprovisioned() }
+        Self { reads, activities, users: resolved.collect(), deleted: facts.deprovisioned().clone() }
     }
 
     fn judge_user(&self, asked: &Asked<'_>, user: &Address, kill: EventId, case: &mut Casebook) {

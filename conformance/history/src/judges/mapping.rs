@@ -124,7 +124,7 @@ fn places<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Address, &'h ClusterName> {
             && sure.contains(user)
             && !deleted.contains(user)
         {
-            places.insert(user, *cluster);
+            places.insert(*user, *cluster);
         }
     }
     places

@@ -182,11 +182,11 @@ struct Paths<'f, 'h> {
 
 impl<'f, 'h> Paths<'f, 'h> {
     fn of(facts: &'f Facts<'h>, world: &'h World) -> Self {
-        let only = |(user, clusters): (&'h Address, BTreeSet<&'h ClusterName>)| {
-            let mut clusters = clusters.into_iter();
-            (user, clusters.next().filter(|_| clusters.next().is_none()))
+        let only = |(user, clusters): (&&'h Address, &BTreeSet<&'h ClusterName>)| {
+            let mut clusters = clusters.iter().copied();
+            (*user, clusters.next().filter(|_| clusters.next().is_none()))
         };
-        let homes = facts.clusters_of_users().into_iter().map(only).collect();
+        let homes = facts.clusters_of_users().iter().map(only).collect();
         let clusters = world.clusters.iter().map(|cluster| (&cluster.name, cluster)).collect();
         Self { facts, clusters, homes, world }
     }

@@ -136,11 +136,10 @@ fn slot<'h>(lookup: &Asked<'h>, pair: &PairCase<'_>, case: &mut Casebook) -> Opt
 }
 
 /// Every URL of the pair leads to the winner in one hop.
-fn judge_urls(facts: &Facts<'_>, pair: &PairCase<'_>, winner: &str, case: &mut Casebook) {
-    for ((_, url), read) in &facts.finals().reads {
-        if *url == winner || !pair.conversations.contains(url) {
-            continue;
-        }
+fn judge_urls<'h>(facts: &Facts<'h>, pair: &PairCase<'h>, winner: &str, case: &mut Casebook) {
+    let finals = facts.finals();
+    let others = pair.conversations.iter().filter(|url| **url != winner);
+    for (url, read) in others.flat_map(|url| finals.reads_at(url).map(move |read| (url, read))) {
         match &read.failed {
             Some(asked) if asked.refusal().is_some_and(|(status, _)| (300..500).contains(&status)) => {
                 case.reached();
@@ -161,8 +160,7 @@ fn judge_urls(facts: &Facts<'_>, pair: &PairCase<'_>, winner: &str, case: &mut C
 fn judge_content(facts: &Facts<'_>, url: &str, accepted: &Accepted<'_, '_>, case: &mut Casebook) {
     let finals = facts.finals();
     let Some(read) = finals.read_of(url) else {
-        let failed = finals.reads.values().any(|read| read.failed.is_some() && read.stream.as_str() == url);
-        return if failed {
+        return if finals.failed_at(url) {
             case.inconclusive("a reading at rest was not answered");
         } else {
             case.not_observed("nobody read a conversation to its end once nothing moved any more");

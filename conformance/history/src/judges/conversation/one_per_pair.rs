@@ -114,9 +114,8 @@ fn live<'h>(facts: &Facts<'h>, pair: &PairCase<'h>) -> BTreeMap<&'h str, EventId
             }
         }
     }
-    for ((_, url), read) in &finals.conversations {
+    for read in pair.conversations.iter().flat_map(|url| finals.conversations_at(url)) {
         if let Some(Answer::Conversation { conversation, .. }) = read.answer()
-            && pair.conversations.contains(url)
             && is_live(conversation)
         {
             live.insert(conversation.url.as_str(), read.id);

@@ -67,8 +67,8 @@ impl Judge for FoundStaysFound {
 /// Addresses that somebody gave up, or gave to another person, or tried to: deleted, or provisioned more
 /// than once (MAP-004).
 fn made_anew<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Address> {
-    let mut excused = facts.deprovisioned();
-    let several = facts.clusters_of_users().into_iter().filter(|(_, clusters)| clusters.len() > 1);
+    let mut excused = facts.deprovisioned().clone();
+    let several = facts.clusters_of_users().iter().filter(|(_, clusters)| clusters.len() > 1);
     excused.extend(several.map(|(user, _)| user));
     excused
 }

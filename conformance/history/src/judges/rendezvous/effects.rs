@@ -46,7 +46,7 @@ impl Judge for EffectsArriveOnce {
                 judge_index(facts, known, member, last, lost, case);
             }
         }
-        judge_notifications(facts, &standing, &deleted, case);
+        judge_notifications(facts, &standing, deleted, case);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where people log in (SEC-002).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use fusion_protocol::{Address, ClusterName};
+use fusion_protocol::Address;
 
 use crate::event::{Call, EventId};
 use crate::facts::Facts;
@@ -57,7 +57,7 @@ fn members<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Address, EventId> {
         }
     }
     let deleted = facts.deprovisioned();
-    let clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = facts.clusters_of_users();
+    let clusters = facts.clusters_of_users();
     let consumers = |user: &Address| {
         clusters.get(user).is_some_and(|clusters| clusters.iter().any(|it| facts.is_consumer(it)))
     };
