@@ -479,8 +479,7 @@ proptest! {
 #[test]
 fn a_thousand_are_in_one_call_and_it_ends_when_the_last_one_leaves() {
     let crowd: Vec<Address> = (0..1_000).map(|n| format!("user{n}@example.test").parse().unwrap()).collect();
-    let setting =
-        Setting { relay: Some(relay(0)), kind: Kind::Group, members: crowd.iter().cloned().collect() };
+    let setting = Setting { relay: Some(relay(0)), kind: Kind::Group, members: crowd.clone() };
     let mut locus = Locus::default();
     for (n, user) in crowd.iter().enumerate() {
         let (device, leg) = ("phone".to_owned(), Uuid::from_u128(n as u128));
