@@ -25,7 +25,7 @@ pub(crate) fn run(how: &How, report: &Report) -> Result<()> {
             other => (format!("judge_{}k_events_s", other / 1_000), Target::Reported),
         };
         report.add(Row::new(&name, wall.median, "s", target).under(format!(
-            "{} events of {} stories that happen side by side in one world; every judge; CPU {:.2} s; {}; dearest by \
+            "{} events of {} stories without faults that happen side by side in one world; every judge; CPU {:.2} s; {}; dearest by \
              themselves, with the reading of the history: {}",
             history.len(),
             stories.played(),

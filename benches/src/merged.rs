@@ -1,7 +1,8 @@
 //! One long history of many runs, as if they had happened side by side in one world.
 //!
 //! Every run has people of its own, so that no two stories are about the same; the clusters are the same.
-//! Phases are those of all runs together: everybody reads everything when all have come to rest.
+//! Phases are those of all runs together: everybody reads everything when all have come to rest. Nothing
+//! goes wrong in these stories: what strikes a cluster in one of them would have struck it in all.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,10 +22,10 @@ pub(crate) struct Stories {
 }
 
 impl Stories {
-    /// The scenarios of the library that share the deployment that most of them have.
+    /// The scenarios without faults that share the deployment that most of them have.
     pub(crate) fn read() -> Result<Self> {
         let mut by_deployment: BTreeMap<String, Vec<Scenario>> = BTreeMap::new();
-        for scenario in Library::nearest()?.all()? {
+        for scenario in Library::nearest()?.all()?.into_iter().filter(|scenario| scenario.faults.is_empty()) {
             let deployment = serde_json::to_string(&scenario.topology.orgs)?;
             by_deployment.entry(deployment).or_default().push(scenario);
         }

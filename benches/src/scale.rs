@@ -7,6 +7,7 @@
 mod bare;
 mod clusters;
 mod floor;
+mod foreign;
 mod pooled;
 
 use std::process::{Command, Stdio};
@@ -51,6 +52,8 @@ pub(crate) enum Engine {
     Pooled,
     /// No network: the router is called.
     Floor,
+    /// Turmoil's network with the reference's client.
+    Turmoil,
 }
 
 /// What a sample has shown.
@@ -85,6 +88,7 @@ pub(crate) fn sample(what: &str) -> Result<()> {
         Sample::Minute { engine, hosts, rpcs } => bare::minute(engine, hosts, rpcs)?,
         Sample::IdleHour { engine, hosts } => bare::idle_hour(engine, hosts)?,
         Sample::Busy { engine: Engine::Floor, hosts, rpcs } => floor::busy(hosts, rpcs)?,
+        Sample::Busy { engine: Engine::Turmoil, hosts, rpcs } => foreign::busy(hosts, rpcs)?,
         Sample::Busy { engine, hosts, rpcs } => bare::busy(engine, hosts, rpcs)?,
         Sample::Memory { hosts } => bare::memory(hosts)?,
         Sample::Calls { seeds } => play_calls(seeds)?,
@@ -138,23 +142,25 @@ fn busy(how: &How, report: &Report) -> Result<()> {
         return Ok(());
     }
     let (hosts, rpcs) = (10, how.size(20_000, 1_000));
-    let engines = [Engine::Fabric, Engine::Pooled, Engine::Floor];
+    let engines = [Engine::Fabric, Engine::Pooled, Engine::Floor, Engine::Turmoil];
     let shown = in_turns(how, report, name, engines, |engine| Sample::Busy { engine, hosts, rpcs })?;
     let conditions = format!("{hosts} bare hosts, {rpcs} RPCs back to back, one at a time from each");
     let rate = |shown: &Shown| shown.work as f64 / shown.cost.wall_s;
-    for (suffix, shown) in ["", "_hyper_util", "_floor"].into_iter().zip(&shown) {
+    for (suffix, shown) in ["", "_hyper_util", "_floor", "_turmoil"].into_iter().zip(&shown) {
         let rates = Rounds::of(shown.iter().map(rate));
         let row = Row::new(&format!("{name}{suffix}"), rates.median, "1/s", Target::Reported);
         report.add(row.under(format!("{conditions}; {}; {}", rates.range(), costs(shown))));
     }
-    let [ours, theirs, floor] = &shown;
+    let [ours, theirs, floor, turmoil] = &shown;
     let ratio = |others: &[Shown]| Rounds::of(ours.iter().zip(others).map(|(a, b)| rate(a) / rate(b)));
-    for (suffix, others, target) in
-        [("hyper_util", theirs, Target::AtLeast(1.8)), ("floor", floor, Target::Reported)]
-    {
+    for (suffix, others, target, beside) in [
+        ("hyper_util", theirs, Target::AtLeast(1.8), "same engine"),
+        ("floor", floor, Target::Reported, "no network at all"),
+        ("turmoil", turmoil, Target::Reported, "same hosts, app and client on turmoil's network"),
+    ] {
         let ratio = ratio(others);
         let row = Row::new(&format!("{name}_vs_{suffix}"), ratio.median, "x", target);
-        report.add(row.under(format!("same engine, same run, in turns; {}", ratio.range())));
+        report.add(row.under(format!("{beside}, same run, in turns; {}", ratio.range())));
     }
     Ok(())
 }
@@ -252,17 +258,11 @@ fn growth(how: &How, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// Engines that are not in this build.
+/// The engine that is not in this build.
 fn elsewhere(how: &How, report: &Report) {
-    let why = [
-        ("_turmoil", "no bare hosts on this engine yet; see `cargo xtask sim run --engine turmoil`"),
-        ("_madsim", "madsim needs a build of its own (--cfg madsim)"),
-    ];
-    for (suffix, why) in why {
-        let name = format!("busy_rpc_per_s{suffix}");
-        if how.wants(&name) {
-            report.add(Row::not_measured(&name, "1/s", why));
-        }
+    let name = "busy_rpc_per_s_madsim";
+    if how.wants(name) {
+        report.add(Row::not_measured(name, "1/s", "madsim needs a build of its own (--cfg madsim)"));
     }
 }
 

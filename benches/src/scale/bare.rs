@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
@@ -99,7 +99,7 @@ struct Village {
 
 /// One host with its client.
 #[derive(Clone)]
-struct House {
+pub(super) struct House {
     host: Host,
     client: AnyClient,
 }
@@ -107,7 +107,7 @@ struct House {
 #[derive(Clone)]
 enum AnyClient {
     Own(Client),
-    Pooled(Pooled),
+    Pooled(Box<Pooled>),
 }
 
 fn in_world<T>(engine: Engine, hosts: usize, play: impl AsyncFnOnce(Village) -> Result<T>) -> Result<T> {
@@ -127,12 +127,14 @@ fn in_world<T>(engine: Engine, hosts: usize, play: impl AsyncFnOnce(Village) -> 
         }
         let house = |host: Host| {
             let client = match engine {
-                Engine::Pooled => AnyClient::Pooled(Pooled::new(&host)),
-                Engine::Fabric | Engine::Floor => AnyClient::Own(Client::new(&host)),
+                Engine::Pooled => AnyClient::Pooled(Box::new(Pooled::new(&host))),
+                Engine::Fabric => return Ok(House::new(host)),
+                Engine::Floor | Engine::Turmoil => bail!("{engine:?} has no hosts of fabric's"),
             };
-            House { host, client }
+            Ok(House { host, client })
         };
-        play(Village { clock: world.clock(), houses: machines.into_iter().map(house).collect() }).await
+        let houses = machines.into_iter().map(house).collect::<Result<_>>()?;
+        play(Village { clock: world.clock(), houses }).await
     })
 }
 
@@ -146,7 +148,13 @@ impl Village {
 }
 
 impl House {
-    async fn ask(&self, whom: usize) -> Result<()> {
+    /// A host with the reference's client.
+    pub(super) fn new(host: Host) -> Self {
+        Self { client: AnyClient::Own(Client::new(&host)), host }
+    }
+
+    /// One RPC.
+    pub(super) async fn ask(&self, whom: usize) -> Result<()> {
         let request = Request::get(format!("https://{}/", name(whom))).body(Bytes::new())?;
         let answer = match &self.client {
             AnyClient::Own(client) => client.send(request).await?.into_body(),
@@ -162,10 +170,10 @@ impl House {
     }
 }
 
-fn name(number: usize) -> String {
+pub(super) fn name(number: usize) -> String {
     format!("h{number}.example")
 }
 
-fn ip(number: usize) -> IpAddr {
+pub(super) fn ip(number: usize) -> IpAddr {
     IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 1)) + number as u32))
 }

@@ -58,6 +58,18 @@ impl Evidence {
         }
     }
 
+    /// Of machines that nobody observes.
+    #[cfg(not(madsim))]
+    pub(super) fn of_nobody() -> Self {
+        Self {
+            recorder: Recorder::with_budget(0),
+            provider: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            wire: false,
+            overflowed: AtomicBool::new(false),
+        }
+    }
+
     /// The history in the making.
     #[must_use]
     pub fn recorder(&self) -> &Recorder {

@@ -12,10 +12,12 @@
 //! | `net` | the seam's network over turmoil's sockets |
 //! | `faults` | what can go wrong here, and what is refused by name before anything is played |
 //! | `disk` | stores that outlive a crash |
+//! | `bare` | machines that hold nothing, for comparing networks |
 //!
 //! What turmoil is not asked for: names, of which it gives a machine only one, and randomness and time, which
 //! are the seam's.
 
+mod bare;
 mod disk;
 mod faults;
 mod net;
@@ -56,6 +58,7 @@ use disk::Disk;
 use faults::{Change, Faults, Machine};
 use net::{MachineNet, Wires};
 
+pub use bare::bare_world;
 pub use faults::FAMILIES;
 
 /// The machine of all devices and admins.

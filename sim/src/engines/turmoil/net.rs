@@ -41,7 +41,12 @@ pub(super) struct MachineNet {
 impl Wires {
     /// The names of `federation`, and nothing lost.
     pub(super) fn new(federation: &Federation, entropy: Entropy) -> Self {
-        let names = federation.resolve.iter().map(|(name, ips)| (canonical(name), ips.clone()));
+        Self::named(&federation.resolve, entropy)
+    }
+
+    /// These names, and nothing lost.
+    pub(super) fn named(names: &BTreeMap<String, Vec<IpAddr>>, entropy: Entropy) -> Self {
+        let names = names.iter().map(|(name, ips)| (canonical(name), ips.clone()));
         Self { names: names.collect(), losses: Mutex::default(), entropy }
     }
 
