@@ -1,5 +1,7 @@
 //! Conversations gone wrong.
 
+mod told;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -15,6 +17,8 @@ use serde_json::{Value, json};
 
 use crate::Mutant;
 use crate::wrap::{self, Call, Verdict, body_of};
+
+pub(crate) use told::{ACTIVITY_NOT_KEPT, BY_LOT, GRANTED_UNSEEN, IMPORTS_REFUSED, LOCALS_ADD};
 
 /// CNV-002: a create that does not look whether the pair has a conversation.
 pub(crate) const SECOND_ONE_TO_ONE: Mutant = Mutant { name: "second-one-to-one", hooks: forgetful };
@@ -60,7 +64,7 @@ fn is_page(method: &Method, path: &str) -> bool {
 }
 
 fn reordered(call: &Call, page: &mut Value) {
-    let guest = call.claims().is_some_and(|claims| !claims.iss.contains(&format!("//{}-", call.cluster())));
+    let guest = told::is_guest(call);
     let Some(activities) = page["activities"].as_array_mut() else { return };
     // A page that is a whole conversation, not what is new.
     if let (true, [.., _, _, _, _, a, b]) = (guest, activities.as_mut_slice()) {

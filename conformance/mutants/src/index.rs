@@ -1,5 +1,7 @@
 //! Indexes gone wrong.
 
+mod entries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,6 +18,8 @@ use serde_json::Value;
 
 use crate::Mutant;
 use crate::wrap::{self, Verdict, body_of, json};
+
+pub(crate) use entries::{ALL_AT_HOME, LEFT_FOR_LATER, NOBODY_TOLD, PLACE_NOT_KEPT, PREVIEW_CUT};
 
 /// RDV-002, RDV-003: the participant's cluster says yes and writes nothing.
 pub(crate) const NOT_WRITTEN: Mutant = Mutant {

@@ -1,5 +1,6 @@
 //! Calls gone wrong.
 
+mod kept;
 mod rows;
 
 use std::collections::BTreeSet;
@@ -16,6 +17,7 @@ use crate::Mutant;
 use crate::mercury::{commits, lose_events};
 use crate::wrap::{self, Call, code_of, is_of, taken};
 
+pub(crate) use kept::{CALLS_COUNTED_ANEW, NOT_TAKEN_IN, OTHER_URL_KEPT, RINGS_AFTER_JOINING};
 pub(crate) use rows::{
     END_NOT_POSTED, GROUP_OF_TWO, LEASE_NOT_KEPT, READ_FROM_A_COPY, REV_OF_THE_CALL, REV_RESTARTS, RINGS_ON,
     THROWN_OUT,

@@ -1,6 +1,7 @@
 //! Maps and resolution gone wrong.
 
 mod kept;
+mod told;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,6 +13,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 pub(crate) use kept::{BOTH_WIN, MAP_NOT_KEPT, NEVER_FORGETS, OLD_AS_NEW, PLACE_FOR_ALL};
+pub(crate) use told::{FIRST_CLUSTER_ONLY, FOUND_ONCE, SISTERS_UNKNOWN};
 
 use crate::Mutant;
 use crate::wrap::{self, Call, address_in, code_of, json_with, refusal};

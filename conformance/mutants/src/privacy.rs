@@ -25,6 +25,12 @@ pub(crate) const ADDRESS_IN_PROVIDER_STORE: Mutant = Mutant {
     hooks: || telling(|host, request| Box::pin(keep(host, request))),
 };
 
+/// PRI-001: clusters tell the provider whom they look up, and the provider does nothing with it.
+pub(crate) const ADDRESS_TOLD_TO_PROVIDER: Mutant = Mutant {
+    name: "address-told-to-provider",
+    hooks: || telling(|_, request| Box::pin(async { Verdict::Pass(request) })),
+};
+
 /// PRI-005: a refusal says what was asked for.
 pub(crate) const ERRORS_QUOTE: Mutant = Mutant {
     name: "errors-quote-the-request",

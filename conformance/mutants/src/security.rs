@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::response::Response;
 use fusion_deployment::Hooks;
 use fusion_protocol::{Code, limits};
+use fusion_runtime::store::Key;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,6 +20,17 @@ pub(crate) const CACHE_FOR_ALL: Mutant = Mutant {
         cached(
             |method, path| method == Method::GET && path.contains("/v1/conversations/"),
             Code::NotParticipant,
+        )
+    },
+};
+
+/// SEC-006: whoever knows the URL of a conversation reads what was said in it.
+pub(crate) const URL_IS_ENOUGH: Mutant = Mutant {
+    name: "url-is-enough-to-read",
+    hooks: || {
+        wrap::calls(
+            |method, path| method == Method::GET && path.ends_with("/activities"),
+            |call| Box::pin(read_by_anybody(call)),
         )
     },
 };
@@ -68,6 +80,18 @@ fn cached(concerns: fn(&Method, &str) -> bool, code: Code) -> Hooks {
             response
         })
     })
+}
+
+/// Who is refused is shown what the store has.
+async fn read_by_anybody(call: Call) -> Response {
+    let (code, response) = code_of(call.play().await).await;
+    let id = call.path().strip_prefix("/v1/conversations/").and_then(|rest| rest.split('/').next());
+    let Some(id) = id.filter(|_| code == Some(Code::NotParticipant)) else { return response };
+    let all = Key::of(&[b"activity", id.as_bytes()]);
+    let rows = call.host.store.scan(&all, &all.end(), limits::PAGE_MAX).await.unwrap_or_default();
+    let said = rows.iter().filter_map(|(_, row)| serde_json::from_slice::<Value>(&row.value).ok());
+    let said: Vec<Value> = said.collect();
+    wrap::json(&json!({ "lastSeq": said.len().to_string(), "activities": said }))
 }
 
 async fn instead_of_leaving(call: Call) -> Response {

@@ -365,6 +365,33 @@ mod tests {
         }
     }
 
+    /// Judges that accuse no faulty deployment in a scenario yet, and why.
+    const WITHOUT_A_MUTANT: &[(&str, &str)] = &[
+        (
+            "gapless-delivery",
+            "no fault in the store made a gap in a story yet; MER-002.gapless-and-resumed finds number-skipped out",
+        ),
+        (
+            "media-ends-with-the-call",
+            "no leg hears after its end in a story yet; MED-001.stops-after-leave finds legs-stay-open out",
+        ),
+    ];
+
+    #[test]
+    fn every_judge_has_a_mutant_that_proves_that_it_can_accuse() {
+        let proofs = catalogue().mutants.iter().map(|mutant| &mutant.proof);
+        let judge = |proof: &'static Proof| match proof {
+            Proof::Judge { judge, .. } => Some(judge.as_str()),
+            Proof::Check { .. } => None,
+        };
+        let named: BTreeSet<&str> = proofs.filter_map(judge).collect();
+        for judge in fusion_history::judges() {
+            let name = judge.name();
+            let excused = WITHOUT_A_MUTANT.iter().any(|(judge, _)| *judge == name);
+            assert_ne!(named.contains(name), excused, "the mutants of {name}");
+        }
+    }
+
     #[test]
     fn a_name_that_no_mutant_has_is_refused() {
         let entries = entries().unwrap();

@@ -23,6 +23,10 @@ use crate::wrap::{self, Call, claims, json};
 pub(crate) const FOREIGN_TOKEN: Mutant =
     Mutant { name: "foreign-token-accepted", hooks: || believing(Belief::AnyAudience) };
 
+/// SEC-003: a token of an own user is good here, whatever cluster it was meant for.
+pub(crate) const OWN_USERS_ANYHOW: Mutant =
+    Mutant { name: "own-users-token-from-elsewhere", hooks: || believing(Belief::OwnUsers) };
+
 /// PRO-003: an admin of any org is an admin here.
 pub(crate) const FOREIGN_ADMIN: Mutant =
     Mutant { name: "foreign-admin-accepted", hooks: || believing(Belief::AnyAdmin) };
@@ -104,6 +108,7 @@ pub(crate) const LONG_EXCHANGE: Mutant = Mutant {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Belief {
     AnyAudience,
+    OwnUsers,
     AnyAdmin,
     UserAsAdmin,
     AnyCluster,
@@ -124,6 +129,9 @@ impl Verify for Believer {
         match Verifier.user(cluster, token).await {
             Err(problem) if self.0 == Belief::AnyAudience && problem.code == Code::WrongAudience => {
                 believed(cluster, token).ok_or(problem)
+            }
+            Err(problem) if self.0 == Belief::OwnUsers && problem.code == Code::WrongAudience => {
+                believed(cluster, token).filter(|caller| caller.home == *cluster.name()).ok_or(problem)
             }
             Err(problem) if self.0 == Belief::AnyIssuer && problem.code == Code::WrongIssuer => {
                 believed(cluster, token).ok_or(problem)
