@@ -59,6 +59,9 @@ pub(crate) struct How {
     /// Where the other programs of the workspace lie [default: beside this one]
     #[arg(long, global = true, value_name = "FOLDER")]
     programs: Option<PathBuf>,
+    /// The simulator built for madsim, to be compared with [default: it is not]
+    #[arg(long, global = true, value_name = "FILE")]
+    madsim: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]

@@ -1,27 +1,8 @@
 //! Wall time, CPU time, resident memory, and what several rounds say together.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
-use fusion_sim::stopwatch::Stopwatch;
+pub(crate) use fusion_sim::meter::{Cost, Meter};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
-
-/// What a piece of work took.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Cost {
-    /// Wall time, seconds.
-    pub(crate) wall_s: f64,
-    /// CPU time of the process, seconds.
-    pub(crate) cpu_s: f64,
-}
-
-/// Measures from here on.
-pub(crate) struct Meter {
-    watch: Stopwatch,
-    cpu: Duration,
-}
 
 /// Several rounds of one figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,17 +11,6 @@ pub(crate) struct Rounds {
     pub(crate) least: f64,
     pub(crate) most: f64,
     count: usize,
-}
-
-impl Meter {
-    pub(crate) fn start() -> Self {
-        Self { watch: Stopwatch::start(), cpu: own_cpu() }
-    }
-
-    pub(crate) fn elapsed(&self) -> Cost {
-        let cpu = own_cpu().saturating_sub(self.cpu);
-        Cost { wall_s: self.watch.elapsed().as_secs_f64(), cpu_s: cpu.as_secs_f64() }
-    }
 }
 
 impl Rounds {
@@ -99,11 +69,6 @@ pub(crate) fn pin(core: usize) -> Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     sched_setaffinity(None, &set).with_context(|| format!("core {core} cannot be had"))
-}
-
-fn own_cpu() -> Duration {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod floor;
 mod foreign;
 mod pooled;
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -17,6 +18,8 @@ use fusion_sim::engines::fabric::{Options, hosts};
 use fusion_sim::library::Library;
 use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
+use fusion_sim::village::{Done, Work};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::How;
@@ -26,15 +29,16 @@ use crate::row::{Report, Row, Target};
 /// The scenario with everything in it: strangers, a race, calls, rings, media, the end.
 const CALL: &str = "both-call-at-once-fails";
 
+/// The minute that madsim plays, too.
+const MADSIM_MINUTE: &str = "hosts_1000_wall_s";
+/// Why a row of madsim's is empty.
+const NO_MADSIM: &str = "madsim needs a build of its own (--madsim FILE)";
+
 /// One measurement, made in a process of its own.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Sample {
-    /// Bare hosts, each with a keep-alive, and RPCs between random pairs over a minute.
-    Minute { engine: Engine, hosts: usize, rpcs: usize },
-    /// Bare hosts that do nothing for an hour, each with a keep-alive at its beginning.
-    IdleHour { engine: Engine, hosts: usize },
-    /// Bare hosts that call each other without a pause.
-    Busy { engine: Engine, hosts: usize, rpcs: usize },
+    /// The work of bare hosts.
+    Village { engine: Engine, work: Work },
     /// Bare hosts, each with an open keep-alive, looked at while they live.
     Memory { hosts: usize },
     /// A scenario on so many seeds, judged.
@@ -54,6 +58,8 @@ pub(crate) enum Engine {
     Floor,
     /// Turmoil's network with the reference's client.
     Turmoil,
+    /// Madsim's network and executor with the reference's client: a program of its own.
+    Madsim,
 }
 
 /// What a sample has shown.
@@ -77,19 +83,19 @@ pub(crate) fn run(how: &How, report: &Report) -> Result<()> {
     calls(how, report)?;
     cluster_hour(how, report)?;
     growth(how, report)?;
-    elsewhere(how, report);
     Ok(())
 }
 
 /// Makes one sample and prints it.
 pub(crate) fn sample(what: &str) -> Result<()> {
     let shown = match serde_json::from_str(what)? {
-        Sample::Minute { engine: Engine::Floor, rpcs, .. } => floor::minute(rpcs)?,
-        Sample::Minute { engine, hosts, rpcs } => bare::minute(engine, hosts, rpcs)?,
-        Sample::IdleHour { engine, hosts } => bare::idle_hour(engine, hosts)?,
-        Sample::Busy { engine: Engine::Floor, hosts, rpcs } => floor::busy(hosts, rpcs)?,
-        Sample::Busy { engine: Engine::Turmoil, hosts, rpcs } => foreign::busy(hosts, rpcs)?,
-        Sample::Busy { engine, hosts, rpcs } => bare::busy(engine, hosts, rpcs)?,
+        Sample::Village { engine, work } => Shown::of(match engine {
+            Engine::Fabric => bare::village(work)?,
+            Engine::Pooled => bare::pooled_village(work)?,
+            Engine::Floor => floor::village(work)?,
+            Engine::Turmoil => foreign::village(work)?,
+            Engine::Madsim => bail!("madsim has a program of its own"),
+        }),
         Sample::Memory { hosts } => bare::memory(hosts)?,
         Sample::Calls { seeds } => play_calls(seeds)?,
         Sample::Clusters { clusters, devices, seconds } => clusters::live(clusters, devices, seconds)?,
@@ -105,21 +111,16 @@ fn minutes(how: &How, report: &Report) -> Result<()> {
             continue;
         }
         let (hosts, rpcs) = how.size((hosts, 2_000), (hosts / 50, 200));
-        let engines = [Engine::Fabric, Engine::Floor];
-        let shown = in_turns(how, report, &name, engines, |engine| Sample::Minute { engine, hosts, rpcs })?;
+        let mut engines = vec![Engine::Fabric, Engine::Floor];
+        // The larger village has nothing to be compared with.
+        if name == MADSIM_MINUTE {
+            engines.push(Engine::Madsim);
+        }
+        let shown = in_turns(how, report, &name, &engines, Work::Minute { hosts, rpcs })?;
         let conditions = format!(
             "{hosts} bare hosts, 60 simulated s, {rpcs} RPCs, a keep-alive each, no network events recorded"
         );
-        for (engine, shown) in engines.into_iter().zip(shown) {
-            let wall = walls(&shown);
-            let (name, target) = match engine {
-                Engine::Floor => (format!("{name}_floor"), Target::Reported),
-                _ => (name.clone(), Target::AtMost(target)),
-            };
-            report.add(
-                Row::new(&name, wall.median, "s", target).under(format!("{conditions}; {}", costs(&shown))),
-            );
-        }
+        wall_rows(report, &name, target, &conditions, &shown);
     }
     Ok(())
 }
@@ -130,10 +131,24 @@ fn idle(how: &How, report: &Report) -> Result<()> {
         return Ok(());
     }
     let hosts = how.size(1_000, 20);
-    let shown = in_turns(how, report, name, [Engine::Fabric], |engine| Sample::IdleHour { engine, hosts })?;
-    let row = Row::new(name, walls(&shown[0]).median, "s", Target::AtMost(0.1));
-    report.add(row.under(format!("{hosts} bare hosts for 3600 simulated s; {}", costs(&shown[0]))));
+    let shown = in_turns(how, report, name, &[Engine::Fabric, Engine::Madsim], Work::IdleHour { hosts })?;
+    wall_rows(report, name, 0.1, &format!("{hosts} bare hosts for 3600 simulated s"), &shown);
     Ok(())
+}
+
+/// Wall time: a row for ours, which has the target, and one for each other engine.
+fn wall_rows(report: &Report, name: &str, target: f64, conditions: &str, shown: &[(Engine, Vec<Shown>)]) {
+    for (engine, shown) in shown {
+        let (name, target) = match engine {
+            Engine::Fabric => (name.to_owned(), Target::AtMost(target)),
+            other => (format!("{name}_{}", other.suffix()), Target::Reported),
+        };
+        let conditions = format!("{conditions}{}; {}", engine.conditions(), costs(shown));
+        report.add(match shown.as_slice() {
+            [] => Row::not_measured(&name, "s", NO_MADSIM),
+            shown => Row::new(&name, walls(shown).median, "s", target).under(conditions),
+        });
+    }
 }
 
 fn busy(how: &How, report: &Report) -> Result<()> {
@@ -142,25 +157,37 @@ fn busy(how: &How, report: &Report) -> Result<()> {
         return Ok(());
     }
     let (hosts, rpcs) = (10, how.size(20_000, 1_000));
-    let engines = [Engine::Fabric, Engine::Pooled, Engine::Floor, Engine::Turmoil];
-    let shown = in_turns(how, report, name, engines, |engine| Sample::Busy { engine, hosts, rpcs })?;
+    let engines = [Engine::Fabric, Engine::Pooled, Engine::Floor, Engine::Turmoil, Engine::Madsim];
+    let shown = in_turns(how, report, name, &engines, Work::Busy { hosts, rpcs })?;
     let conditions = format!("{hosts} bare hosts, {rpcs} RPCs back to back, one at a time from each");
     let rate = |shown: &Shown| shown.work as f64 / shown.cost.wall_s;
-    for (suffix, shown) in ["", "_hyper_util", "_floor", "_turmoil"].into_iter().zip(&shown) {
+    for (engine, shown) in &shown {
+        let name = match engine {
+            Engine::Fabric => name.to_owned(),
+            other => format!("{name}_{}", other.suffix()),
+        };
         let rates = Rounds::of(shown.iter().map(rate));
-        let row = Row::new(&format!("{name}{suffix}"), rates.median, "1/s", Target::Reported);
-        report.add(row.under(format!("{conditions}; {}; {}", rates.range(), costs(shown))));
+        let conditions = format!("{conditions}{}; {}; {}", engine.conditions(), rates.range(), costs(shown));
+        report.add(match shown.as_slice() {
+            [] => Row::not_measured(&name, "1/s", NO_MADSIM),
+            _ => Row::new(&name, rates.median, "1/s", Target::Reported).under(conditions),
+        });
     }
-    let [ours, theirs, floor, turmoil] = &shown;
-    let ratio = |others: &[Shown]| Rounds::of(ours.iter().zip(others).map(|(a, b)| rate(a) / rate(b)));
-    for (suffix, others, target, beside) in [
-        ("hyper_util", theirs, Target::AtLeast(1.8), "same engine"),
-        ("floor", floor, Target::Reported, "no network at all"),
-        ("turmoil", turmoil, Target::Reported, "same hosts, app and client on turmoil's network"),
-    ] {
-        let ratio = ratio(others);
-        let row = Row::new(&format!("{name}_vs_{suffix}"), ratio.median, "x", target);
-        report.add(row.under(format!("{beside}, same run, in turns; {}", ratio.range())));
+    let Some(((_, ours), others)) = shown.split_first() else { return Ok(()) };
+    for (engine, theirs) in others {
+        let (target, beside) = match engine {
+            Engine::Pooled => (Target::AtLeast(1.8), "same engine"),
+            Engine::Floor => (Target::Reported, "no network at all"),
+            Engine::Madsim => (Target::AtLeast(2.0), "same hosts, app and client on madsim"),
+            _ => (Target::Reported, "same hosts, app and client on turmoil's network"),
+        };
+        let name = format!("{name}_vs_{}", engine.suffix());
+        let ratio = Rounds::of(ours.iter().zip(theirs).map(|(ours, theirs)| rate(ours) / rate(theirs)));
+        let conditions = format!("{beside}{}, same run, in turns; {}", engine.conditions(), ratio.range());
+        report.add(match theirs.as_slice() {
+            [] => Row::not_measured(&name, "x", NO_MADSIM),
+            _ => Row::new(&name, ratio.median, "x", target).under(conditions),
+        });
     }
     Ok(())
 }
@@ -258,42 +285,45 @@ fn growth(how: &How, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// The engine that is not in this build.
-fn elsewhere(how: &How, report: &Report) {
-    let name = "busy_rpc_per_s_madsim";
-    if how.wants(name) {
-        report.add(Row::not_measured(name, "1/s", "madsim needs a build of its own (--cfg madsim)"));
-    }
-}
-
-/// Every engine once a round, in turns; the samples of each.
-fn in_turns<const N: usize>(
+/// Every engine once a round, in turns; the samples of each, none where the engine is not there.
+fn in_turns(
     how: &How,
     report: &Report,
     name: &str,
-    engines: [Engine; N],
-    sample: impl Fn(Engine) -> Sample,
-) -> Result<[Vec<Shown>; N]> {
-    let mut shown = engines.map(|_| Vec::new());
+    engines: &[Engine],
+    work: Work,
+) -> Result<Vec<(Engine, Vec<Shown>)>> {
+    let mut shown: Vec<(Engine, Vec<Shown>)> = engines.iter().map(|engine| (*engine, Vec::new())).collect();
     for round in 0..how.rounds() {
         report.progress(&format!("{name}, round {}", round + 1));
-        for (engine, shown) in engines.into_iter().zip(&mut shown) {
-            shown.push(in_own_process(sample(engine))?);
+        for (engine, shown) in &mut shown {
+            match (*engine, &how.madsim) {
+                (Engine::Madsim, None) => {}
+                (Engine::Madsim, Some(program)) => shown.push(Shown::of(on_madsim(program, work)?)),
+                (engine, _) => shown.push(in_own_process(Sample::Village { engine, work })?),
+            }
         }
     }
     Ok(shown)
 }
 
+fn on_madsim(program: &Path, work: Work) -> Result<Done> {
+    said(Command::new(program).arg("sample").arg(serde_json::to_string(&work)?))
+}
+
 fn in_own_process(sample: Sample) -> Result<Shown> {
-    let output = Command::new(std::env::current_exe()?)
-        .arg("sample")
-        .arg(serde_json::to_string(&sample)?)
-        .stderr(Stdio::inherit())
-        .output()?;
+    let own = std::env::current_exe()?;
+    said(Command::new(own).arg("sample").arg(serde_json::to_string(&sample)?))
+}
+
+/// What a process says of its sample.
+fn said<T: DeserializeOwned>(command: &mut Command) -> Result<T> {
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {command:?}"))?;
     if !output.status.success() {
-        bail!("{sample:?} failed: {}", output.status);
+        bail!("{command:?} failed: {}", output.status);
     }
-    serde_json::from_slice(&output.stdout).with_context(|| format!("{sample:?} said nothing"))
+    serde_json::from_slice(&output.stdout).with_context(|| format!("{command:?} said nothing"))
 }
 
 /// Plays and judges `seeds` seeds of the call, one after the other.
@@ -319,7 +349,33 @@ fn costs(shown: &[Shown]) -> String {
     format!("wall {}, CPU {:.3} s", walls(shown).range(), cpu.median)
 }
 
+impl Engine {
+    /// How figures on it end.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Fabric => "fabric",
+            Self::Pooled => "hyper_util",
+            Self::Floor => "floor",
+            Self::Turmoil => "turmoil",
+            Self::Madsim => "madsim",
+        }
+    }
+
+    /// What is different on it.
+    fn conditions(self) -> &'static str {
+        match self {
+            Self::Fabric | Self::Pooled | Self::Floor => "",
+            Self::Turmoil => ", its links with zero latency",
+            Self::Madsim => ", a program of its own, its latency 1 to 10 ms",
+        }
+    }
+}
+
 impl Shown {
+    fn of(done: Done) -> Self {
+        Self { cost: done.cost, work: done.rpcs, ..Self::default() }
+    }
+
     /// With the memory of this process now.
     fn here() -> Result<Self> {
         Ok(Self { resident_kb: resident_kb(std::process::id())?, ..Self::default() })

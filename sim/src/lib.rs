@@ -12,6 +12,7 @@ pub mod engines;
 pub mod explore;
 pub mod fabric;
 pub mod library;
+pub mod meter;
 pub mod narrate;
 pub mod outcome;
 pub mod plan;
@@ -23,5 +24,6 @@ pub mod stopwatch;
 mod swarm;
 mod target;
 pub mod timeline;
+pub mod village;
 
 pub use target::target_of;

@@ -31,29 +31,45 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
     if bench == "conform" {
         build("fusion-mutants", "fusion-mutants")?;
     }
-    run("fusion-benches", "fusion-benches", arguments)
+    let mut arguments = arguments.to_vec();
+    if bench == "scale" && compares_engines(&arguments) {
+        let madsim = build_madsim("madsim-bench")?;
+        arguments.extend(["--madsim".to_owned(), madsim.display().to_string()]);
+    }
+    run("fusion-benches", "fusion-benches", &arguments)
+}
+
+/// Whether a bench of engines is a measurement, and nobody says which madsim it is to be compared with.
+fn compares_engines(arguments: &[String]) -> bool {
+    let others = ["--quick", "--help", "-h", "--version", "--madsim"];
+    !arguments.iter().any(|argument| others.contains(&argument.as_str()) || argument.starts_with("--madsim="))
 }
 
 /// Builds the fuzzer on madsim and runs it in place of this one.
+pub(crate) fn madsim(arguments: &[String]) -> Result<ExitCode> {
+    let path = build_madsim("madsim")?;
+    Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {}", path.display()))
+}
+
+/// Builds the program on madsim and returns its path.
 ///
 /// `--cfg madsim` is for every crate, so the build has a folder of its own; a target named outright, even
 /// this machine's, keeps the flag away from build scripts and macros, which run here and now.
-pub(crate) fn madsim(arguments: &[String]) -> Result<ExitCode> {
+fn build_madsim(profile: &str) -> Result<PathBuf> {
     const PROGRAM: &str = "fusion-madsim";
     let (host, folder) = (host()?, target_folder().join("madsim"));
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     let status = cargo()
         .env("RUSTFLAGS", format!("{flags} --cfg madsim"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args(["build", "--profile", "madsim", "--package", "fusion-sim", "--bin", PROGRAM, "--quiet"])
+        .args(["build", "--profile", profile, "--package", "fusion-sim", "--bin", PROGRAM, "--quiet"])
         .args(["--target", &host, "--target-dir"])
         .arg(&folder)
         .status()?;
     if !status.success() {
         bail!("{PROGRAM} does not build");
     }
-    let path = folder.join(&host).join("madsim").join(PROGRAM);
-    Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {PROGRAM}"))
+    Ok(folder.join(&host).join(profile).join(PROGRAM))
 }
 
 /// Builds a program in release and returns its path.

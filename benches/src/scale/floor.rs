@@ -1,18 +1,25 @@
 //! The floor: the same router called without any network, on the same kind of runtime.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use axum::body::Body;
 use fusion_runtime::{Clock, Tasks, Timestamp};
+use fusion_sim::village::{Done, MINUTE, Work, router};
 use futures_util::future::try_join_all;
 use http::Request;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use super::Shown;
-use super::bare::{MINUTE, router};
 use crate::measure::Meter;
 
-pub(super) fn minute(rpcs: usize) -> Result<Shown> {
+pub(super) fn village(work: Work) -> Result<Done> {
+    work.in_world(|| match work {
+        Work::Minute { rpcs, .. } => minute(rpcs),
+        Work::Busy { hosts, rpcs } => busy(hosts, rpcs),
+        Work::IdleHour { .. } => bail!("there is nobody who could be idle without a network"),
+    })
+}
+
+fn minute(rpcs: usize) -> Result<Done> {
     let meter = Meter::start();
     on_paused_runtime(async {
         let clock = Clock::starting_at(Timestamp(0));
@@ -22,10 +29,10 @@ pub(super) fn minute(rpcs: usize) -> Result<Shown> {
         }
         Ok(())
     })?;
-    Ok(Shown { cost: meter.elapsed(), work: rpcs as u64, ..Shown::here()? })
+    Ok(Done { cost: meter.elapsed(), rpcs: rpcs as u64 })
 }
 
-pub(super) fn busy(hosts: usize, rpcs: usize) -> Result<Shown> {
+fn busy(hosts: usize, rpcs: usize) -> Result<Done> {
     on_paused_runtime(async {
         let (meter, tasks, each) = (Meter::start(), Tasks::default(), rpcs / hosts);
         let asking = (0..hosts).map(|_| {
@@ -39,7 +46,7 @@ pub(super) fn busy(hosts: usize, rpcs: usize) -> Result<Shown> {
             async move { task.join().await.context("a task ended by itself")? }
         });
         try_join_all(asking).await?;
-        Ok(Shown { cost: meter.elapsed(), work: (each * hosts) as u64, ..Shown::here()? })
+        Ok(Done { cost: meter.elapsed(), rpcs: (each * hosts) as u64 })
     })
 }
 

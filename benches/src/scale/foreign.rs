@@ -1,16 +1,13 @@
 //! The same bare hosts on turmoil's network, whose machines each run on a runtime of their own.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use fusion_runtime::http::serve;
-use fusion_runtime::{Entropy, Host};
+use anyhow::{Context as _, Result, bail};
+use fusion_runtime::Host;
 use fusion_sim::engines::turmoil::bare_world;
+use fusion_sim::village::{Done, House, Work, ip, name, open};
 
-use super::Shown;
-use super::bare::{House, ip, name, router};
 use crate::measure::{Cost, Meter};
 
 /// How often a machine looks whether all others have come as far: a step of turmoil.
@@ -32,18 +29,25 @@ struct Progress {
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Progress>>);
 
-/// As [`super::bare::busy`].
-pub(super) fn busy(hosts: usize, rpcs: usize) -> Result<Shown> {
+/// A village whose machines must come together by themselves: each has a clock of its own.
+pub(super) fn village(work: Work) -> Result<Done> {
+    match work {
+        Work::Busy { hosts, rpcs } => busy(hosts, rpcs),
+        Work::Minute { .. } | Work::IdleHour { .. } => bail!("turmoil would step through {work:?} for days"),
+    }
+}
+
+fn busy(hosts: usize, rpcs: usize) -> Result<Done> {
     let machines: Vec<_> = (0..hosts).map(|number| (name(number), ip(number))).collect();
     let (shared, each) = (Shared::default(), rpcs / hosts);
     let everywhere = shared.clone();
     bare_world(&machines, move |number, host| live(number, host, hosts, each, everywhere.clone()))?;
     let cost = shared.with(|progress| progress.cost).context("the world ended before its machines")?;
-    Ok(Shown { cost, work: (each * hosts) as u64, ..Shown::here()? })
+    Ok(Done { cost, rpcs: (each * hosts) as u64 })
 }
 
 async fn live(number: usize, host: Host, hosts: usize, each: usize, shared: Shared) -> Result<()> {
-    serve(&host, SocketAddr::new(ip(number), 443), router()).await?;
+    open(&host, number).await?;
     shared.all(&host, hosts, |progress| &mut progress.serving).await;
     let house = House::new(host.clone());
     house.ask((number + 1) % hosts).await?;
@@ -51,10 +55,7 @@ async fn live(number: usize, host: Host, hosts: usize, each: usize, shared: Shar
     shared.with(|progress| {
         progress.meter.get_or_insert_with(Meter::start);
     });
-    let chance = Entropy::from_u64(number as u64);
-    for _ in 0..each {
-        house.ask(chance.below(hosts as u64) as usize).await?;
-    }
+    house.ask_many(number, hosts, each).await?;
     shared.with(|progress| {
         // The last one stops the watch.
         progress.cost = progress.meter.as_ref().map(Meter::elapsed);
@@ -83,8 +84,8 @@ mod tests {
 
     #[test]
     fn every_host_makes_its_rpcs_and_the_watch_runs_meanwhile() {
-        let shown = busy(3, 60).unwrap();
-        assert_eq!(shown.work, 60);
-        assert!(shown.cost.wall_s > 0.0);
+        let done = village(Work::Busy { hosts: 3, rpcs: 60 }).unwrap();
+        assert_eq!(done.rpcs, 60);
+        assert!(done.cost.wall_s > 0.0);
     }
 }

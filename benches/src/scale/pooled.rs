@@ -8,6 +8,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use fusion_runtime::Host;
 use fusion_runtime::net::Stream;
+use fusion_sim::village::Caller;
 use futures_util::future::BoxFuture;
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -36,8 +37,10 @@ impl Pooled {
         builder.pool_max_idle_per_host(4).pool_idle_timeout(None);
         Self(builder.build(Connector(host.clone())))
     }
+}
 
-    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Bytes> {
+impl Caller for Pooled {
+    async fn call(&self, request: Request<Bytes>) -> Result<Bytes> {
         let answer = self.0.request(request.map(Full::new)).await?;
         Ok(answer.into_body().collect().await?.to_bytes())
     }

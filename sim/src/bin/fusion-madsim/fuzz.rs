@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 
 use anstream::{eprintln, println};
 use anyhow::{Result, bail, ensure};
-use clap::{Parser, value_parser};
+use clap::{Parser, Subcommand, value_parser};
 use fusion_history::{Ruling, first_difference};
 use fusion_sim::engines::fabric::hosts;
-use fusion_sim::engines::madsim::{NAME, Plant, judged, refusal};
+use fusion_sim::engines::madsim::{NAME, Plant, judged, refusal, village};
 use fusion_sim::explore::{Batch, Summary, explore_on};
 use fusion_sim::library::Library;
 use fusion_sim::narrate::narrate;
@@ -40,9 +40,13 @@ use fusion_sim::scenario::Scenario;
     name = "cargo xtask sim madsim",
     bin_name = "cargo xtask sim madsim",
     version,
-    verbatim_doc_comment
+    verbatim_doc_comment,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
 )]
 struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The scenarios, by name or file [default: all that madsim can express]
     scenario: Vec<String>,
     /// The first seed
@@ -71,6 +75,16 @@ struct Line {
     json: bool,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// One sample of the benches, as a line of JSON.
+    #[command(hide = true)]
+    Sample {
+        /// The work of a village, as JSON.
+        work: String,
+    },
+}
+
 pub(crate) fn main() -> ExitCode {
     let line = Line::parse();
     match line.run() {
@@ -86,6 +100,10 @@ pub(crate) fn main() -> ExitCode {
 
 impl Line {
     fn run(&self) -> Result<Ruling> {
+        if let Some(Command::Sample { work }) = &self.command {
+            println!("{}", serde_json::to_string(&village(serde_json::from_str(work)?)?)?);
+            return Ok(Ruling::Holds);
+        }
         let library = match &self.scenarios {
             Some(folder) => Library::at(folder),
             None => Library::nearest()?,

@@ -18,19 +18,31 @@ const FAR: Duration = Duration::from_millis(20);
 /// How much is taken from the network at a time.
 const CHUNK: usize = 16 << 10;
 
-/// Where everything with an address stands.
+/// Where everything with an address stands; nothing when all are as far as madsim has it.
 #[derive(Clone)]
-pub(super) struct Distances(Arc<BTreeMap<IpAddr, String>>);
+pub(super) struct Distances(Option<Arc<BTreeMap<IpAddr, String>>>);
 
 impl Distances {
     pub(super) fn of(federation: &Federation) -> Self {
         let hosts = federation.hosts.iter().map(|host| (host.ip, host.data_center.clone()));
-        Self(Arc::new(hosts.collect()))
+        Self(Some(Arc::new(hosts.collect())))
+    }
+
+    /// No distances beside madsim's own.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// What arrives at `one` from `other`, where the way between them matters.
+    pub(super) fn arriving(&self, one: IpAddr, other: IpAddr) -> Option<Arriving> {
+        self.0.as_ref()?;
+        Some(Arriving::over(self.between(one, other)))
     }
 
     /// How much longer packets take between the two; a device is in nobody's data centre.
     pub(super) fn between(&self, one: IpAddr, other: IpAddr) -> Duration {
-        let near = one == other || self.0.get(&one).is_some_and(|here| self.0.get(&other) == Some(here));
+        let Some(places) = &self.0 else { return Duration::ZERO };
+        let near = one == other || places.get(&one).is_some_and(|here| places.get(&other) == Some(here));
         if near { Duration::ZERO } else { FAR }
     }
 }
@@ -45,7 +57,7 @@ pub(super) struct Arriving {
 }
 
 impl Arriving {
-    pub(super) fn over(way: Duration) -> Self {
+    fn over(way: Duration) -> Self {
         Self { way, chunks: VecDeque::new(), next: None, ended: false }
     }
 

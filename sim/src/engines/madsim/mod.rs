@@ -4,6 +4,7 @@
 //! Byte-exact by itself: it puts its own clock and randomness under the whole process. One world per
 //! thread, so that not even the seed of hash maps is left over from the one before.
 
+mod bare;
 mod disk;
 mod distance;
 mod fault;
@@ -29,6 +30,7 @@ use crate::play::{PlayError, play};
 use crate::stage::Stage as _;
 use crate::stopwatch::Stopwatch;
 use crate::target::target_of;
+pub use bare::village;
 pub use plant::Plant;
 use stage::MadsimStage;
 

@@ -49,7 +49,7 @@ impl MachineNet {
 
     fn pipe(&self, stream: TcpStream, peer: SocketAddr) -> Stream {
         let tap = self.evidence.watches(&self.name).then(|| (self.name.clone(), self.evidence.clone()));
-        Box::new(Pipe { stream, arriving: Arriving::over(self.distances.between(self.ip, peer.ip())), tap })
+        Box::new(Pipe { stream, arriving: self.distances.arriving(self.ip, peer.ip()), tap })
     }
 }
 
@@ -109,7 +109,8 @@ impl Listener for Accepting {
 /// nothing written, and hyper flushes whenever it is polled: two idle ends would wake each other for ever.
 struct Pipe {
     stream: TcpStream,
-    arriving: Arriving,
+    /// Without, what the network delivers is there at once.
+    arriving: Option<Arriving>,
     /// Of the provider plane, what arrives is kept (PRI-001).
     tap: Option<(Arc<str>, Arc<Evidence>)>,
 }
@@ -122,7 +123,10 @@ impl AsyncRead for Pipe {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let Self { stream, arriving, tap } = &mut *self;
-        ready!(arriving.poll_read(stream, context, into))?;
+        ready!(match arriving {
+            Some(arriving) => arriving.poll_read(stream, context, into),
+            None => Pin::new(stream).poll_read(context, into),
+        })?;
         if let Some((name, evidence)) = tap {
             evidence.arrived(name, &into.filled()[before..]);
         }
