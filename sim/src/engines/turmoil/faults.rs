@@ -3,7 +3,7 @@
 //! A partition holds segments and loses datagrams until it heals: turmoil's own partition would lose segments
 //! for ever, for its TCP sends nothing again. One-way it has no hold, so that there segments *are* lost for
 //! ever, and connections hang until somebody's patience ends. Loss, for the same reason, is of datagrams only.
-//! Latency is of both ways of a pair of machines. A crash closes connections and leaves new ones unanswered.
+//! Latency is of both ways of a pair of machines. A crash closes connections and refuses new ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use fusion_runtime::Entropy;
 use turmoil::Sim;
 
 use super::disk::Disk;
-use super::net::Losses;
+use super::net::{Losses, Wires};
 use crate::fabric::{Fault, FaultCount, FaultId, Place};
 use crate::plan::Plan;
 
@@ -307,13 +307,17 @@ impl Faults {
 
 impl Change {
     /// Makes it.
-    pub(super) fn make(&self, sim: &mut Sim<'_>, disks: &BTreeMap<String, Disk>) {
+    pub(super) fn make(&self, sim: &mut Sim<'_>, disks: &BTreeMap<String, Disk>, wires: &Wires) {
         match self {
             Self::Crash { name, ip } => {
                 sim.crash(*ip);
                 disks[name].cut();
+                wires.take_down(*ip);
             }
-            Self::Start { ip } => sim.bounce(*ip),
+            Self::Start { ip } => {
+                sim.bounce(*ip);
+                wires.bring_up(*ip);
+            }
             Self::Link { ends: (a, b), before, now } => {
                 let (a, b) = (*a, *b);
                 if before.map_or(Way::Open, |before| before.way) != now.way {

@@ -217,7 +217,7 @@ impl Outside {
     /// Gives every pair of machines the latency of its distance.
     fn place_links(&self, sim: &mut Sim<'_>) {
         for change in lock(&self.faults).settle() {
-            change.make(sim, &self.disks);
+            change.make(sim, &self.disks, &self.wires);
         }
     }
 
@@ -310,7 +310,7 @@ impl TurmoilStage {
         }
         let outside = self.outside.clone();
         self.between_steps(move |sim| {
-            changes.iter().for_each(|change| change.make(sim, &outside.disks));
+            changes.iter().for_each(|change| change.make(sim, &outside.disks, &outside.wires));
         })
         .await;
     }

@@ -4,7 +4,7 @@
 //! and sends segments again. So what is lost is told apart here: datagrams meet their losses in [`Wires`],
 //! segments meet turmoil's holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -27,6 +27,9 @@ pub(super) type Losses = BTreeMap<(IpAddr, IpAddr), f64>;
 pub(super) struct Wires {
     names: BTreeMap<String, Vec<IpAddr>>,
     losses: Mutex<Losses>,
+    /// Machines that are down: turmoil leaves whoever connects to them without an answer, and the machine
+    /// of a process that has crashed refuses.
+    down: Mutex<BTreeSet<IpAddr>>,
     entropy: Entropy,
 }
 
@@ -47,7 +50,7 @@ impl Wires {
     /// These names, and nothing lost.
     pub(super) fn named(names: &BTreeMap<String, Vec<IpAddr>>, entropy: Entropy) -> Self {
         let names = names.iter().map(|(name, ips)| (canonical(name), ips.clone()));
-        Self { names: names.collect(), losses: Mutex::default(), entropy }
+        Self { names: names.collect(), losses: Mutex::default(), down: Mutex::default(), entropy }
     }
 
     /// Which datagrams are lost from now on.
@@ -55,9 +58,28 @@ impl Wires {
         *lock(&self.losses) = losses;
     }
 
+    /// The machine has crashed.
+    pub(super) fn take_down(&self, ip: IpAddr) {
+        lock(&self.down).insert(ip);
+    }
+
+    /// The machine runs again.
+    pub(super) fn bring_up(&self, ip: IpAddr) {
+        lock(&self.down).remove(&ip);
+    }
+
+    /// Whether a machine that can be reached refuses, for nothing listens there.
+    fn refuses(&self, from: IpAddr, to: IpAddr) -> bool {
+        lock(&self.down).contains(&to) && self.loss(from, to) < 1.0
+    }
+
     fn loses(&self, from: IpAddr, to: IpAddr) -> bool {
-        let probability = lock(&self.losses).get(&(from, to)).copied();
-        probability.is_some_and(|probability| self.entropy.chance(probability))
+        let probability = self.loss(from, to);
+        probability > 0.0 && self.entropy.chance(probability)
+    }
+
+    fn loss(&self, from: IpAddr, to: IpAddr) -> f64 {
+        lock(&self.losses).get(&(from, to)).copied().unwrap_or_default()
     }
 }
 
@@ -85,6 +107,9 @@ impl Net for MachineNet {
     }
 
     async fn connect(&self, to: SocketAddr, _name: &str) -> io::Result<Stream> {
+        if self.wires.refuses(self.ip, to.ip()) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         Ok(self.stream(TcpStream::connect(to).await?))
     }
 
