@@ -48,7 +48,7 @@ fn idle(how: &How, report: &Report, cores: Cores) -> Result<()> {
     block_on(async {
         let users = people.make("b", "idle", many / DEVICES_OF_ONE).await?;
         let open = Arc::new(AtomicUsize::new(0));
-        let places = places(&users, DEVICES_OF_ONE).await?;
+        let places = places(&people, &users, DEVICES_OF_ONE).await?;
         let (first, rest) = places.split_at(few);
         keep_open(first, &open).await?;
         let at_few = settled(&people, &federation).await?;
@@ -107,9 +107,11 @@ fn session_starts(how: &How, report: &Report, cores: Cores) -> Result<()> {
     })
 }
 
-/// Where the sockets of `each` devices of every user are opened.
-async fn places(users: &[Device], each: usize) -> Result<Vec<(Device, Url)>> {
-    let registering = users.iter().flat_map(|user| (0..each).map(move |_| user.clone()));
+/// Where the sockets of `each` devices of every user are opened. A device that registers twice is one.
+async fn places(people: &People, users: &[Device], each: usize) -> Result<Vec<(Device, Url)>> {
+    let registering = users
+        .iter()
+        .flat_map(|user| (0..each).map(move |number| people.device(user.user(), &number.to_string())));
     let places = futures_util::stream::iter(registering).map(|user| async move {
         let at = user.register().await?.web_socket_url;
         anyhow::Ok((user, at))
