@@ -16,7 +16,7 @@ use crate::scenario::Scenario;
 use crate::stopwatch::Stopwatch;
 
 /// Which runs to make of a scenario.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Batch {
     /// The first seed.
     pub first: u64,
@@ -26,6 +26,8 @@ pub struct Batch {
     pub mode: Mode,
     /// How many runs at a time.
     pub jobs: usize,
+    /// The bug that is planted.
+    pub planted: Option<String>,
 }
 
 /// What a batch of runs of one scenario shows.
@@ -69,7 +71,7 @@ pub const KEPT_MAX: usize = 10;
 /// Makes the runs of `batch` on fabric. `progress` is called after each; `stop` ends the batch early.
 pub fn explore(
     scenario: &Scenario,
-    batch: Batch,
+    batch: &Batch,
     options: &Options,
     stop: &AtomicBool,
     progress: &(dyn Fn(&Outcome) + Sync),
@@ -80,7 +82,7 @@ pub fn explore(
 /// Makes the runs of `batch` by `judged`, which plays a plan on some engine and judges it.
 pub fn explore_on(
     scenario: &Scenario,
-    batch: Batch,
+    batch: &Batch,
     judged: &(dyn Fn(&Plan) -> Outcome + Sync),
     stop: &AtomicBool,
     progress: &(dyn Fn(&Outcome) + Sync),
@@ -98,6 +100,7 @@ pub fn explore_on(
                         break;
                     }
                     let plan = Plan::new(scenario, &hosts, batch.first + n, batch.mode);
+                    let plan = Plan { planted: batch.planted.clone(), ..plan };
                     let outcome = judged(&plan);
                     progress(&outcome);
                     tally.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);

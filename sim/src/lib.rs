@@ -5,6 +5,8 @@
 
 pub mod bundle;
 #[cfg(not(madsim))]
+pub mod cli;
+#[cfg(not(madsim))]
 pub mod compare;
 pub mod determinism;
 mod duration;
@@ -16,6 +18,7 @@ pub mod meter;
 pub mod narrate;
 pub mod outcome;
 pub mod plan;
+pub mod plant;
 pub mod play;
 pub mod scenario;
 pub mod shrink;

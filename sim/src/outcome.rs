@@ -132,13 +132,14 @@ impl Outcome {
     #[must_use]
     pub fn reproduce(&self) -> String {
         let swarm = if self.mode == Mode::Swarm { " --swarm" } else { "" };
+        let plant = self.plan.planted.iter().map(|name| format!(" --plant {name}")).collect::<String>();
         let engine = match self.engine {
             "fabric" => String::new(),
             // A program of its own.
             "madsim" => return format!("cargo xtask sim madsim {} --seed {}", self.scenario, self.seed),
             engine => format!(" --engine {engine}"),
         };
-        format!("cargo xtask sim run {} --seed {}{swarm}{engine}", self.scenario, self.seed)
+        format!("cargo xtask sim run {} --seed {}{swarm}{plant}{engine}", self.scenario, self.seed)
     }
 
     /// Everything that is wrong, for humans.

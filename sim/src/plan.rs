@@ -26,6 +26,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What goes wrong.
     pub faults: Vec<PlannedFault>,
+    /// The bug that is planted ([`crate::plant`]): what a run with it shows is no fault of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planted: Option<String>,
     /// How often a ready task steps back to let others go first, 0 to 1.
     pub hesitation: f64,
     /// How long the act lasts at least.
@@ -78,6 +81,7 @@ impl Plan {
             topology: scenario.topology.clone(),
             steps: scenario.steps.iter().map(|step| jittered(step, &entropy)).collect(),
             faults,
+            planted: None,
             hesitation,
             act: scenario.act,
             settle: scenario.settle,

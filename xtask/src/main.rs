@@ -97,7 +97,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sim { arguments } if arguments.first().is_some_and(|first| first == "madsim") => {
             cargo::madsim(&arguments[1..])
         }
-        Command::Sim { arguments } => cargo::run("fusion-sim", "fusion-sim", &arguments),
+        Command::Sim { arguments } => cargo::run("fusion-bugs", "fusion-bugs", &arguments),
         Command::Conform { arguments } if arguments.iter().any(|argument| argument == "--self-test") => {
             let rest: Vec<_> = arguments.into_iter().filter(|argument| argument != "--self-test").collect();
             cargo::run("fusion-mutants", "fusion-mutants", &rest)

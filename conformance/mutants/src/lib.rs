@@ -25,7 +25,7 @@ pub mod self_test;
 mod survivability;
 mod tokens;
 pub mod twins;
-mod wrap;
+pub mod wrap;
 
 use fusion_deployment::Hooks;
 

@@ -99,9 +99,9 @@ pub fn requirements(library: &Library, effort: Effort, progress: &(dyn Fn(&str) 
     let mut seen = Seen::default();
     for scenario in library.all()? {
         for (seeds, mode) in [(1, Mode::Story), (effort.seeds, Mode::Swarm)] {
-            let batch = Batch { first: 1, seeds, mode, jobs: effort.jobs };
+            let batch = Batch { first: 1, seeds, mode, jobs: effort.jobs, planted: None };
             let stop = AtomicBool::new(false);
-            seen.play(&explore(&scenario, batch, &fabric::Options::default(), &stop, &|_| {}));
+            seen.play(&explore(&scenario, &batch, &fabric::Options::default(), &stop, &|_| {}));
         }
         progress(&scenario.name);
     }

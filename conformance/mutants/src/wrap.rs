@@ -25,7 +25,7 @@ use serde_json::Value;
 const BODY_MAX: usize = 8 << 20;
 
 /// What a wrapper does with a request: answers it, or lets it pass.
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// This is the answer; the service never sees the request.
     Answer(Response),
     /// The service answers.
@@ -33,27 +33,27 @@ pub(crate) enum Verdict {
 }
 
 /// A request, and the service that waits for it.
-pub(crate) struct Call {
+pub struct Call {
     /// The machine of the service.
-    pub(crate) host: Host,
+    pub host: Host,
     head: request::Parts,
     /// The request's body.
-    pub(crate) body: Bytes,
+    pub body: Bytes,
     next: Next,
 }
 
 /// What a wrapper makes of a call.
-pub(crate) type Played = Pin<Box<dyn Future<Output = Response> + Send>>;
+pub type Played = Pin<Box<dyn Future<Output = Response> + Send>>;
 /// What a wrapper decides about a request.
-pub(crate) type Judged = Pin<Box<dyn Future<Output = Verdict> + Send>>;
+pub type Judged = Pin<Box<dyn Future<Output = Verdict> + Send>>;
 
 /// Wraps what every cluster serves.
-pub(crate) fn clusters(decide: fn(Host, Request) -> Judged) -> Hooks {
+pub fn clusters(decide: fn(Host, Request) -> Judged) -> Hooks {
     roles(is_cluster, decide)
 }
 
 /// Wraps what the hosts of some roles serve.
-pub(crate) fn roles(which: fn(&Role) -> bool, decide: fn(Host, Request) -> Judged) -> Hooks {
+pub fn roles(which: fn(&Role) -> bool, decide: fn(Host, Request) -> Judged) -> Hooks {
     let wrap = move |role: &Role, host: &Host, router: Router| {
         if which(role) { wrapped(router, host.clone(), decide) } else { router }
     };
@@ -61,7 +61,7 @@ pub(crate) fn roles(which: fn(&Role) -> bool, decide: fn(Host, Request) -> Judge
 }
 
 /// A router in front of which `decide` stands.
-pub(crate) fn wrapped(router: Router, host: Host, decide: fn(Host, Request) -> Judged) -> Router {
+pub fn wrapped(router: Router, host: Host, decide: fn(Host, Request) -> Judged) -> Router {
     router.layer(middleware::from_fn(move |request: Request, next: Next| {
         let host = host.clone();
         async move {
@@ -75,7 +75,7 @@ pub(crate) fn wrapped(router: Router, host: Host, decide: fn(Host, Request) -> J
 
 /// Stands in for every cluster's services where `concerns` says so; the service is asked by
 /// [`Call::play`], as often as `play` likes.
-pub(crate) fn calls<F>(concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
+pub fn calls<F>(concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
 where
     F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
 {
@@ -83,7 +83,7 @@ where
 }
 
 /// The same for the hosts of some roles.
-pub(crate) fn calls_of<F>(which: fn(&Role) -> bool, concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
+pub fn calls_of<F>(which: fn(&Role) -> bool, concerns: fn(&Method, &str) -> bool, play: F) -> Hooks
 where
     F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
 {
@@ -108,7 +108,7 @@ where
 }
 
 /// Changes what every cluster answers in JSON, where `concerns` says so.
-pub(crate) fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut Value)) -> Hooks {
+pub fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut Value)) -> Hooks {
     calls(concerns, move |call| {
         Box::pin(async move {
             let response = call.play().await;
@@ -118,78 +118,78 @@ pub(crate) fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut 
 }
 
 /// Wraps where clusters keep their rows.
-pub(crate) fn stores(wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Hooks {
+pub fn stores(wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Hooks {
     let wrap = move |role: &Role, store: Arc<dyn Store>| if is_cluster(role) { wrap(store) } else { store };
     Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
 }
 
 /// Whether a row is of one of these concepts.
-pub(crate) fn is_of(key: &Key, concepts: &[&str]) -> bool {
+pub fn is_of(key: &Key, concepts: &[&str]) -> bool {
     key.parts().first().is_some_and(|first| concepts.iter().any(|concept| concept.as_bytes() == first))
 }
 
 /// Whether the host is a cluster's.
-pub(crate) fn is_cluster(role: &Role) -> bool {
+pub fn is_cluster(role: &Role) -> bool {
     matches!(role, Role::Cluster(_))
 }
 
 impl Call {
     /// The path that is asked for.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.head.uri.path()
     }
 
     /// What follows the path.
-    pub(crate) fn query(&self) -> Option<&str> {
+    pub fn query(&self) -> Option<&str> {
         self.head.uri.query()
     }
 
     /// The host that is asked, without a port.
-    pub(crate) fn authority(&self) -> &str {
+    pub fn authority(&self) -> &str {
         let asked = self.head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("");
         asked.split(':').next().unwrap_or("")
     }
 
     /// The cluster that is asked, by its host's name.
-    pub(crate) fn cluster(&self) -> &str {
+    pub fn cluster(&self) -> &str {
         self.authority().split(['-', '.']).next().unwrap_or("")
     }
 
     /// Whether somebody says who they are.
-    pub(crate) fn has_token(&self) -> bool {
+    pub fn has_token(&self) -> bool {
         self.head.headers.contains_key(header::AUTHORIZATION)
     }
 
     /// Who the caller's token says they are, if they are a person.
-    pub(crate) fn claims(&self) -> Option<AccessClaims> {
+    pub fn claims(&self) -> Option<AccessClaims> {
         let token = self.head.headers.get(header::AUTHORIZATION)?.to_str().ok()?;
         claims(token.split_once(' ')?.1)
     }
 
     /// The body, if it is JSON.
-    pub(crate) fn json(&self) -> Option<Value> {
+    pub fn json(&self) -> Option<Value> {
         serde_json::from_slice(&self.body).ok()
     }
 
     /// What the service says.
-    pub(crate) async fn play(&self) -> Response {
+    pub async fn play(&self) -> Response {
         self.play_with(self.body.clone()).await
     }
 
     /// What the service says to another body.
-    pub(crate) async fn play_with(&self, body: impl Into<Bytes>) -> Response {
+    pub async fn play_with(&self, body: impl Into<Bytes>) -> Response {
         let mut head = self.head.clone();
         head.headers.remove(header::CONTENT_LENGTH);
         self.next.clone().run(Request::from_parts(head, Body::from(body.into()))).await
     }
 
     /// What the service says to other JSON.
-    pub(crate) async fn play_json(&self, body: &Value) -> Response {
+    pub async fn play_json(&self, body: &Value) -> Response {
         self.play_with(serde_json::to_vec(body).unwrap_or_default()).await
     }
 
     /// What the service says when it is asked to read `path` by the same caller.
-    pub(crate) async fn read(&self, path: &str) -> Response {
+    pub async fn read(&self, path: &str) -> Response {
         let mut head = self.head.clone();
         head.method = Method::GET;
         head.headers.remove(header::CONTENT_LENGTH);
@@ -200,7 +200,7 @@ impl Call {
     }
 
     /// The same call with an idempotency key that nobody has used.
-    pub(crate) fn keyed_anew(mut self) -> Self {
+    pub fn keyed_anew(mut self) -> Self {
         if let Ok(key) = self.host.entropy.uuid().to_string().parse() {
             self.head.headers.insert(fusion_protocol::headers::IDEMPOTENCY_KEY, key);
         }
@@ -209,22 +209,22 @@ impl Call {
 }
 
 /// What a token says, believed as it is.
-pub(crate) fn claims(token: &str) -> Option<AccessClaims> {
+pub fn claims(token: &str) -> Option<AccessClaims> {
     payload(token)
 }
 
 /// What any token says, believed as it is.
-pub(crate) fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
+pub fn payload<T: DeserializeOwned>(token: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?).ok()
 }
 
 /// The address in one part of a path.
-pub(crate) fn address_in(part: &str) -> Option<Address> {
+pub fn address_in(part: &str) -> Option<Address> {
     spelt_in(part)?.parse().ok()
 }
 
 /// What stands in one part of a path, letter for letter.
-pub(crate) fn spelt_in(part: &str) -> Option<String> {
+pub fn spelt_in(part: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut rest = part.bytes();
     while let Some(byte) = rest.next() {
@@ -240,37 +240,37 @@ pub(crate) fn spelt_in(part: &str) -> Option<String> {
 }
 
 /// The body of a request, and the request as it was.
-pub(crate) async fn body_of(request: Request) -> (Bytes, Request) {
+pub async fn body_of(request: Request) -> (Bytes, Request) {
     let (parts, body) = request.into_parts();
     let bytes = axum::body::to_bytes(body, fusion_protocol::limits::BODY_MAX).await.unwrap_or_default();
     (bytes.clone(), Request::from_parts(parts, Body::from(bytes)))
 }
 
 /// An answer in JSON.
-pub(crate) fn json(body: &impl Serialize) -> Response {
+pub fn json(body: &impl Serialize) -> Response {
     json_with(StatusCode::OK, body)
 }
 
 /// An answer in JSON with this status.
-pub(crate) fn json_with(status: StatusCode, body: &impl Serialize) -> Response {
+pub fn json_with(status: StatusCode, body: &impl Serialize) -> Response {
     let bytes = serde_json::to_vec(body).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
 }
 
 /// A refusal.
-pub(crate) fn refusal(code: Code) -> Response {
+pub fn refusal(code: Code) -> Response {
     refusal_of(&Problem::new(code))
 }
 
 /// A refusal with all that it says.
-pub(crate) fn refusal_of(problem: &Problem) -> Response {
+pub fn refusal_of(problem: &Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let bytes = serde_json::to_vec(problem).unwrap_or_default();
     (status, [(header::CONTENT_TYPE, fusion_protocol::problem::MEDIA_TYPE)], bytes).into_response()
 }
 
 /// A refusal with a code that this version does not know.
-pub(crate) fn refusal_as(status: StatusCode, code: &str) -> Response {
+pub fn refusal_as(status: StatusCode, code: &str) -> Response {
     let mut problem = serde_json::json!(Problem::new(Code::Unknown));
     problem["code"] = code.into();
     problem["status"] = status.as_u16().into();
@@ -285,7 +285,7 @@ struct Coded {
 }
 
 /// The code of a refusal, and the answer as it was.
-pub(crate) async fn code_of(response: Response) -> (Option<Code>, Response) {
+pub async fn code_of(response: Response) -> (Option<Code>, Response) {
     if response.status().is_success() {
         return (None, response);
     }
@@ -294,14 +294,14 @@ pub(crate) async fn code_of(response: Response) -> (Option<Code>, Response) {
 }
 
 /// An answer's body, and the answer as it was.
-pub(crate) async fn taken(response: Response) -> (Bytes, Response) {
+pub async fn taken(response: Response) -> (Bytes, Response) {
     let (head, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
     (bytes.clone(), Response::from_parts(head, Body::from(bytes)))
 }
 
 /// The answer with its JSON changed; any other is as it was.
-pub(crate) async fn edited(response: Response, edit: impl FnOnce(&mut Value)) -> Response {
+pub async fn edited(response: Response, edit: impl FnOnce(&mut Value)) -> Response {
     let (bytes, response) = taken(response).await;
     let Ok(mut value) = serde_json::from_slice(&bytes) else { return response };
     edit(&mut value);
@@ -311,6 +311,6 @@ pub(crate) async fn edited(response: Response, edit: impl FnOnce(&mut Value)) ->
 }
 
 /// Done, and nothing to say.
-pub(crate) fn no_content() -> Response {
+pub fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }

@@ -148,6 +148,7 @@ impl Line {
             seeds: self.seeds,
             mode: Mode::Story,
             jobs: self.jobs.unwrap_or(cores),
+            planted: None,
         };
         let hooks = self.plant.map(Plant::hooks).unwrap_or_default();
         let differing = Mutex::new(Vec::new());
@@ -172,7 +173,7 @@ impl Line {
                 println!("seed {}\n{}", outcome.seed, told.join("\n"));
             }
         };
-        let summary = explore_on(scenario, batch, &play, &enough, &played);
+        let summary = explore_on(scenario, &batch, &play, &enough, &played);
         let differing = differing.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ruling = match self.plant {
             None => ruling(&summary, scenario, &differing),

@@ -7,22 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::aftermath;
+use super::aftermath;
+use crate::compare::{self, Compared, Comparison, Engine};
+use crate::determinism::{self, Fault, Found};
+use crate::engines::fabric::{checked, conform, hosts};
+use crate::explore::{Batch, Summary, explore_on};
+use crate::fabric::FaultCount;
+use crate::library::Library;
+use crate::outcome::Outcome;
+use crate::plan::{Mode, Plan};
+use crate::plant::Plants;
+use crate::scenario::{FAMILIES, Scenario};
+use crate::stopwatch::Stopwatch;
 use anstream::{eprint, eprintln, print, println};
 use anyhow::{Result, bail};
 use fusion_conformance::report::{Conclusion, json, text};
 use fusion_deployment::Hooks;
 use fusion_history::Ruling;
-use fusion_sim::compare::{self, Compared, Comparison, Engine};
-use fusion_sim::determinism::{self, Fault, Found};
-use fusion_sim::engines::fabric::{checked, conform, hosts};
-use fusion_sim::explore::{Batch, Summary, explore_on};
-use fusion_sim::fabric::FaultCount;
-use fusion_sim::library::Library;
-use fusion_sim::outcome::Outcome;
-use fusion_sim::plan::{Mode, Plan};
-use fusion_sim::scenario::{FAMILIES, Scenario};
-use fusion_sim::stopwatch::Stopwatch;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// In how many seeds of the whole batch each fault family must have made a difference.
@@ -35,11 +36,12 @@ pub(crate) struct Desk {
     stop: Arc<AtomicBool>,
     /// Where bundles of failed runs go.
     bundles: PathBuf,
+    plants: Plants,
 }
 
 impl Desk {
     /// The desk of a command line; Ctrl-C is handled from here on.
-    pub(crate) fn new(json: bool, jobs: Option<usize>, bundles: PathBuf) -> Self {
+    pub(crate) fn new(json: bool, jobs: Option<usize>, bundles: PathBuf, plants: Plants) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let stop = Arc::new(AtomicBool::new(false));
         let asked = stop.clone();
@@ -49,7 +51,7 @@ impl Desk {
                 std::process::exit(130);
             }
         });
-        Self { json, jobs: jobs.unwrap_or(cores), stop, bundles }
+        Self { json, jobs: jobs.unwrap_or(cores), stop, bundles, plants }
     }
 
     pub(crate) fn list(&self, scenarios: &[Scenario]) {
@@ -111,23 +113,17 @@ impl Desk {
     ///
     /// # Errors
     /// When the engine cannot express what the scenario itself is about: nothing is played then.
-    pub(crate) fn sweep(
-        &self,
-        engine: Engine,
-        scenario: &Scenario,
-        first: u64,
-        seeds: u64,
-        mode: Mode,
-    ) -> Result<Ruling> {
-        let story = Plan::new(scenario, &hosts(&scenario.topology)?, first, Mode::Story);
+    pub(crate) fn sweep(&self, engine: Engine, scenario: &Scenario, batch: &Batch) -> Result<Ruling> {
+        let story = Plan::new(scenario, &hosts(&scenario.topology)?, batch.first, Mode::Story);
         if let Some(why) = engine.refusal(&story) {
             bail!(why);
         }
-        let summary = self.batch_on(engine, scenario, first, seeds, mode);
+        let hooks = self.plants.hooks(&Plan { planted: batch.planted.clone(), ..story })?;
+        let summary = self.batch_on(engine, scenario, batch, &hooks);
         self.summary(&summary);
         self.faults(&summary.faults, summary.runs);
         if self.stopped() {
-            eprintln!("stopped after {} of {seeds} seeds", summary.runs);
+            eprintln!("stopped after {} of {} seeds", summary.runs, summary.asked);
         }
         Ok(summary.ruling().max(self.empty_victory(&summary, scenario)))
     }
@@ -167,13 +163,18 @@ impl Desk {
     }
 
     pub(crate) fn batch(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
-        self.batch_on(Engine::Fabric, scenario, first, seeds, mode)
+        let batch = self.seeds(first, seeds, mode, None);
+        self.batch_on(Engine::Fabric, scenario, &batch, &Hooks::default())
     }
 
-    fn batch_on(&self, engine: Engine, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
-        let bar = self.bar(&scenario.name, seeds);
-        let batch = Batch { first, seeds, mode, jobs: self.jobs };
-        let play = |plan: &Plan| engine.judged_or_failed(plan, &Hooks::default());
+    /// Seeds from `first` on, as many runs at a time as were asked for.
+    pub(crate) fn seeds(&self, first: u64, seeds: u64, mode: Mode, planted: Option<String>) -> Batch {
+        Batch { first, seeds, mode, jobs: self.jobs, planted }
+    }
+
+    fn batch_on(&self, engine: Engine, scenario: &Scenario, batch: &Batch, hooks: &Hooks) -> Summary {
+        let bar = self.bar(&scenario.name, batch.seeds);
+        let play = |plan: &Plan| engine.judged_or_failed(plan, hooks);
         let summary = explore_on(scenario, batch, &play, &self.stop, &|outcome| {
             bar.inc(1);
             if outcome.ruling != Ruling::Holds {

@@ -2,19 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::bundle::{self, Bundle};
+use crate::engines::fabric::Options;
+use crate::outcome::{Outcome, judged};
+use crate::plan::Plan;
+use crate::plant::Plants;
+use crate::shrink::{Shrunk, Size, shrink};
 use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, bail, ensure};
 use fusion_history::{Difference, EventId, History, Ruling, first_difference};
-use fusion_sim::bundle::{self, Bundle};
-use fusion_sim::engines::fabric::Options;
-use fusion_sim::outcome::{Outcome, judged};
-use fusion_sim::shrink::{Shrunk, Size, shrink};
 use indicatif::ProgressBar;
 
 /// Plays the plan of a bundle again; with `until`, tells what happens up to that event.
-pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool) -> Result<Ruling> {
+pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool, plants: Plants) -> Result<Ruling> {
     let bundle = opened(folder)?;
-    let outcome = judged(&bundle.plan, &Options::default());
+    let outcome = judged(&bundle.plan, &options(&bundle.plan, plants)?);
     if json {
         println!("{}", serde_json::to_string(&outcome.line())?);
         return Ok(outcome.ruling);
@@ -41,7 +43,7 @@ pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool) -> Result<Ru
 }
 
 /// Makes the plan of a bundle small, and writes a bundle of what is left beside it.
-pub(crate) fn small(folder: &Path, violation: Option<&str>, replays: u32) -> Result<Ruling> {
+pub(crate) fn small(folder: &Path, violation: Option<&str>, replays: u32, plants: Plants) -> Result<Ruling> {
     let bundle = opened(folder)?;
     let shown = &bundle.about.violations;
     let fingerprint = match violation {
@@ -50,7 +52,7 @@ pub(crate) fn small(folder: &Path, violation: Option<&str>, replays: u32) -> Res
     };
     let bar = ProgressBar::new_spinner().with_prefix(fingerprint.to_owned());
     let progress = |size: Size| bar.set_message(size.to_string());
-    let shrunk = shrink(&bundle.plan, fingerprint, replays, &Options::default(), &progress);
+    let shrunk = shrink(&bundle.plan, fingerprint, replays, &options(&bundle.plan, plants)?, &progress);
     bar.finish_and_clear();
     let Shrunk { outcome, before, after, replays, cut_short, .. } = shrunk?;
     let beside = folder.parent().unwrap_or(Path::new("."));
@@ -91,6 +93,11 @@ pub(crate) fn keep<'o>(failed: impl IntoIterator<Item = &'o Outcome>, folder: &P
         }
     }
     kept
+}
+
+/// How the plan of a bundle is played: with the bug that was planted.
+fn options(plan: &Plan, plants: Plants) -> Result<Options> {
+    Ok(Options { hooks: plants.hooks(plan)?, ..Options::default() })
 }
 
 fn opened(folder: &Path) -> Result<Bundle> {

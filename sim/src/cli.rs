@@ -1,0 +1,377 @@
+//! The simulator's command line, for programs that plant bugs and for those that have none.
+
+mod aftermath;
+mod desk;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::compare::{self, Comparison, Engine};
+use crate::determinism::{self, Fault};
+use crate::engines::fabric::hosts;
+use crate::library::Library;
+use crate::narrate::narrate;
+use crate::plan::{Mode, Plan};
+use crate::plant::Plants;
+use anstream::{eprintln, println};
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Args, Parser, Subcommand, value_parser};
+use fusion_history::Ruling;
+
+use desk::Desk;
+
+/// Why a run everywhere is told by its comparison alone.
+const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: name its engine";
+
+/// Plays scenarios in a simulated network and judges them.
+///
+/// Without a command every scenario is played: once as it is written, and with a swarm of faults on 50
+/// seeds. One line for each tells the verdict. Exit codes: 0 all hold, 1 something is violated or engines
+/// contradict each other, 2 a scenario or an argument is wrong or an engine cannot express it, 3 something
+/// could not be judged or compared.
+///
+/// Examples:
+///   cargo xtask sim
+///   cargo xtask sim run one-to-one-race --seed 7 --tell
+///   cargo xtask sim sweep one-to-one-race --seeds 1000
+///   cargo xtask sim check-determinism --seeds 5
+///   cargo xtask sim run race-under-partition --engine all
+///   cargo xtask sim compare --seeds 3
+#[derive(Parser)]
+#[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
+struct Line {
+    /// The folder of scenarios [default: the nearest folder `scenarios`]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    scenarios: Option<PathBuf>,
+    /// One JSON object a line, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    /// How many runs at a time [default: one for each core]
+    #[arg(long, global = true, value_name = "N")]
+    jobs: Option<usize>,
+    /// How many swarm seeds each scenario is played with, without a command; 0 for the stories alone
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    seeds: u64,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Lists the scenarios
+    List,
+    /// Plays one scenario with one seed
+    Run {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        planted: Planted,
+        /// Tells the story of the run, event by event
+        #[arg(long)]
+        tell: bool,
+        /// Writes the history to a file, as JSON lines
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+        /// Writes the run as a page, complete in itself
+        #[arg(long, value_name = "FILE")]
+        timeline: Option<PathBuf>,
+        /// Where it is played. With `all`, on every engine that can express it, and what the judges say of
+        /// each run is compared
+        #[arg(long, value_enum, default_value_t = Where::Fabric)]
+        engine: Where,
+    },
+    /// Plays scenarios on fabric and on turmoil, and compares what the judges say of each run
+    ///
+    /// Each scenario is played as it is written and with a swarm of those faults that both engines can
+    /// express; a scenario whose own faults they cannot both express is refused by their name. What holds on
+    /// one and is violated, or cannot be judged, on the other is a difference; a case that arose on one of
+    /// them only is told and is none.
+    ///
+    /// Exit codes: 0 no difference, 1 engines contradict each other or something is violated, 3 fewer
+    /// plans than asked for could be compared.
+    Compare {
+        /// The scenarios [default: all]
+        scenario: Vec<String>,
+        /// How many swarm seeds of each scenario, besides its story
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seeds: u64,
+        /// The first swarm seed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        from: u64,
+        /// How many plans must have been compared at least
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        at_least: u64,
+        /// How many plans are compared at most: stories first, then seed by seed
+        #[arg(long, value_name = "N")]
+        at_most: Option<usize>,
+    },
+    /// Plays one scenario with many seeds and a swarm of faults
+    Sweep {
+        /// The scenario
+        scenario: String,
+        /// How many seeds
+        #[arg(long, default_value_t = 1000, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        from: u64,
+        /// The story alone, without a swarm of faults
+        #[arg(long, conflicts_with = "common")]
+        story: bool,
+        #[command(flatten)]
+        planted: Planted,
+        /// Draws only faults that every simulated engine can express. So it is with turmoil and all
+        #[arg(long)]
+        common: bool,
+        /// Where it is played. With `all`, on fabric and on turmoil, and compared
+        #[arg(long, value_enum, default_value_t = Where::Fabric)]
+        engine: Where,
+    },
+    /// Checks a simulated deployment with the conformance suite: the same checks as over sockets
+    Conform {
+        /// The world's seed
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+        /// Only checks whose id begins like this; `*` stands for anything. May be repeated
+        #[arg(long, value_name = "PATTERN")]
+        only: Vec<String>,
+    },
+    /// Plays the plan of a bundle again: the folder that a failed run leaves
+    Replay {
+        /// The bundle's folder
+        bundle: PathBuf,
+        /// Tells what happens, up to this event
+        #[arg(long, value_name = "EVENT")]
+        until: Option<u64>,
+    },
+    /// Makes the plan of a bundle as small as it can be and still show the same violation
+    Shrink {
+        /// The bundle's folder
+        bundle: PathBuf,
+        /// The fingerprint of the violation [default: the first of the bundle]
+        #[arg(long, value_name = "FINGERPRINT")]
+        violation: Option<String>,
+        /// How many smaller plans may be played
+        #[arg(long, default_value_t = 400, value_name = "N")]
+        replays: u32,
+    },
+    /// Shows the first event in which two histories differ; exit code 0 when they are equal
+    Diff {
+        /// A bundle's folder, or a file that `run --history` wrote
+        left: PathBuf,
+        /// Another
+        right: PathBuf,
+    },
+    /// Prints the plan that a scenario and a seed make, as JSON
+    Plan {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        planted: Planted,
+    },
+    /// Plays seeds twice here and once in a fresh process, and compares the histories
+    CheckDeterminism {
+        /// The scenarios [default: all]
+        scenario: Vec<String>,
+        /// How many seeds of each
+        #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Plants a fault that the check must find; then 0 is the exit code when it does
+        #[arg(long, value_enum)]
+        plant: Option<Fault>,
+    },
+    /// Prints the history of a run: what check-determinism asks of the other process
+    #[command(hide = true)]
+    History {
+        #[command(flatten)]
+        which: Which,
+        #[arg(long, value_enum)]
+        plant: Option<Fault>,
+    },
+}
+
+#[derive(Args)]
+struct Which {
+    /// The scenario, by name or file
+    scenario: String,
+    /// The seed
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// With a swarm of faults drawn from the seed
+    #[arg(long)]
+    swarm: bool,
+    /// Draws only faults that every simulated engine can express. So it is with turmoil and all
+    #[arg(long, requires = "swarm")]
+    common: bool,
+}
+
+#[derive(Args)]
+struct Planted {
+    /// Plants a bug: plays a deployment that has this one thing wrong. `detect --list` names them
+    #[arg(long, value_name = "BUG")]
+    plant: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// The simulated network
+    Fabric,
+    /// Somebody else's simulated network; slower, and with fewer kinds of faults
+    Turmoil,
+    /// Real sockets on this machine's loopback, in real time, without faults
+    Live,
+    /// Each of these that can express the plan
+    All,
+}
+
+/// What the program does that has this command line and can plant these bugs.
+#[must_use]
+pub fn main(plants: Plants) -> ExitCode {
+    let line = Line::parse();
+    match run(&line, plants) {
+        Ok(Ruling::Holds) => ExitCode::SUCCESS,
+        Ok(Ruling::Violated) => ExitCode::from(1),
+        Ok(Ruling::Unknown) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(line: &Line, plants: Plants) -> Result<Ruling> {
+    let library = match &line.scenarios {
+        Some(folder) => Library::at(folder),
+        None => Library::nearest()?,
+    };
+    let desk = Desk::new(line.json, line.jobs, library.bundles(), plants);
+    match &line.command {
+        None => desk.everything(&library.all()?, line.seeds),
+        Some(Command::List) => {
+            desk.list(&library.all()?);
+            Ok(Ruling::Holds)
+        }
+        Some(Command::Run {
+            which,
+            planted,
+            tell: false,
+            history: None,
+            timeline: None,
+            engine: Where::All,
+        }) => {
+            let plan = planted.into(which.plan(&library, true)?);
+            let engines = [Engine::Fabric, Engine::Turmoil, Engine::Live];
+            Ok(desk.everywhere(&Comparison::of(&plan, &engines, &plants.hooks(&plan)?)))
+        }
+        Some(Command::Run { which, planted, tell, history, timeline, engine }) => {
+            let Some(engine) = engine.one() else { bail!("{ONE_HISTORY}") };
+            let plan = planted.into(which.plan(&library, engine == Engine::Turmoil)?);
+            let outcome = engine.judged(&plan, &plants.hooks(&plan)?)?;
+            if let Some(file) = history {
+                let unwritten = || format!("the history cannot be written to {}", file.display());
+                let to = std::fs::File::create(file).with_context(unwritten)?;
+                outcome.history.write_lines(std::io::BufWriter::new(to)).with_context(unwritten)?;
+            }
+            if let Some(file) = timeline {
+                std::fs::write(file, crate::timeline::page(&outcome))
+                    .with_context(|| format!("the timeline cannot be written to {}", file.display()))?;
+            }
+            if *tell {
+                narrate(&outcome.history).for_each(|told| println!("{told}"));
+            }
+            desk.one(&outcome);
+            Ok(outcome.ruling)
+        }
+        Some(Command::Sweep { scenario, seeds, from, story, planted, common, engine }) => {
+            let mode = if *story { Mode::Story } else { Mode::Swarm };
+            ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
+            let scenario = library.find(scenario)?;
+            let engine = match engine {
+                Where::All => {
+                    ensure!(!story, "every seed of a story is compared by `compare`");
+                    ensure!(planted.plant.is_none(), "a planted bug is swept on one engine: name it");
+                    let (scenarios, at_most) = (&[scenario], usize::MAX);
+                    let plans =
+                        compare::Batch { scenarios, seeds: *seeds, first: *from, story: false, at_most };
+                    return Ok(desk.compare(&plans, *seeds));
+                }
+                Where::Live => bail!("real sockets take real time: play one seed with `run`"),
+                Where::Fabric => Engine::Fabric,
+                Where::Turmoil => Engine::Turmoil,
+            };
+            let common = *common || engine == Engine::Turmoil;
+            let scenario = if common { compare::common(&scenario) } else { scenario };
+            let batch = desk.seeds(*from, *seeds, mode, planted.plant.clone());
+            desk.sweep(engine, &scenario, &batch)
+        }
+        Some(Command::Compare { scenario, seeds, from, at_least, at_most }) => {
+            ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
+            let scenarios = match scenario.as_slice() {
+                [] => library.all()?,
+                names => names.iter().map(|name| Ok(library.find(name)?)).collect::<Result<Vec<_>>>()?,
+            };
+            let at_most = at_most.unwrap_or(usize::MAX);
+            let plans =
+                compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true, at_most };
+            Ok(desk.compare(&plans, *at_least))
+        }
+        Some(Command::Replay { bundle, until }) => aftermath::replay(bundle, *until, line.json, plants),
+        Some(Command::Shrink { bundle, violation, replays }) => {
+            aftermath::small(bundle, violation.as_deref(), *replays, plants)
+        }
+        Some(Command::Diff { left, right }) => aftermath::diff(left, right),
+        Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
+        Some(Command::Plan { which, planted }) => {
+            let plan = planted.into(which.plan(&library, false)?);
+            println!("{}", serde_json::to_string_pretty(&plan)?);
+            Ok(Ruling::Holds)
+        }
+        Some(Command::CheckDeterminism { scenario, seeds, plant }) => {
+            let scenarios = match scenario.as_slice() {
+                [] => library.all()?.into_iter().map(|scenario| (scenario.name.clone(), scenario)).collect(),
+                names => names
+                    .iter()
+                    .map(|name| Ok((name.clone(), library.find(name)?)))
+                    .collect::<Result<Vec<_>>>()?,
+            };
+            desk.determinism(&scenarios, *seeds, *plant, &library)
+        }
+        Some(Command::History { which, plant }) => {
+            let history =
+                determinism::play(&library.find(&which.scenario)?, which.seed, which.mode(), *plant)?;
+            history.write_lines(std::io::stdout().lock())?;
+            Ok(Ruling::Holds)
+        }
+    }
+}
+
+impl Which {
+    fn mode(&self) -> Mode {
+        if self.swarm { Mode::Swarm } else { Mode::Story }
+    }
+
+    /// With `common` as if it had been asked for.
+    fn plan(&self, library: &Library, common: bool) -> Result<Plan> {
+        let scenario = library.find(&self.scenario)?;
+        let scenario = if common || self.common { compare::common(&scenario) } else { scenario };
+        Ok(Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, self.mode()))
+    }
+}
+
+impl Planted {
+    fn into(&self, plan: Plan) -> Plan {
+        Plan { planted: self.plant.clone(), ..plan }
+    }
+}
+
+impl Where {
+    /// The engine; none when it is several.
+    fn one(self) -> Option<Engine> {
+        match self {
+            Self::Fabric => Some(Engine::Fabric),
+            Self::Turmoil => Some(Engine::Turmoil),
+            Self::Live => Some(Engine::Live),
+            Self::All => None,
+        }
+    }
+}

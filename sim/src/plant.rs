@@ -1,0 +1,83 @@
+//! Planted bugs: deployments with one known thing wrong, by which the tools of the simulator are measured.
+//!
+//! A plan names the bug that it is played with; whoever plays it knows the bugs by name. This crate knows
+//! none: they are in crates that no product is built from.
+
+use fusion_deployment::Hooks;
+
+use crate::plan::Plan;
+
+/// A deployment with one thing wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Plant {
+    /// Its name on the command line, such as `end-not-told`.
+    pub name: &'static str,
+    /// The requirement that it breaks, such as `LOC-008`.
+    pub requirement: &'static str,
+    /// What is wrong, in a sentence.
+    pub wrong: &'static str,
+    /// Whether it is set aside while judges are tuned, so that the score of detection stays honest.
+    pub held_out: bool,
+    /// Makes it.
+    pub hooks: fn() -> Hooks,
+}
+
+/// The bugs that a program can plant.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plants(pub &'static [Plant]);
+
+/// A bug that the program does not know.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no bug `{name}` can be planted{}", similar(.nearest))]
+pub struct UnknownPlant {
+    name: String,
+    nearest: Option<&'static str>,
+}
+
+impl Plants {
+    /// The bug of this name.
+    ///
+    /// # Errors
+    /// When there is none; the error names one that is spelled like it.
+    pub fn find(&self, name: &str) -> Result<&'static Plant, UnknownPlant> {
+        self.0.iter().find(|plant| plant.name == name).ok_or_else(|| {
+            let alike = |plant: &&Plant| strsim::jaro_winkler(plant.name, name);
+            let nearest = self.0.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+            UnknownPlant { name: name.to_owned(), nearest: nearest.map(|plant| plant.name) }
+        })
+    }
+
+    /// What the deployment of `plan` does differently: nothing, where the plan names no bug.
+    ///
+    /// # Errors
+    /// When it names one that is not known here.
+    pub fn hooks(&self, plan: &Plan) -> Result<Hooks, UnknownPlant> {
+        plan.planted.as_deref().map_or_else(|| Ok(Hooks::default()), |name| Ok((self.find(name)?.hooks)()))
+    }
+}
+
+fn similar(nearest: &Option<&'static str>) -> String {
+    nearest.map_or_else(|| ": this program has none".to_owned(), |name| format!("; did you mean `{name}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLANTS: Plants = Plants(&[Plant {
+        name: "end-not-told",
+        requirement: "LOC-008",
+        wrong: "nobody is told that a call has ended",
+        held_out: false,
+        hooks: Hooks::default,
+    }]);
+
+    #[test]
+    fn a_bug_that_is_not_known_is_answered_with_one_that_is_spelled_like_it() {
+        assert_eq!(PLANTS.find("end-not-told").unwrap().requirement, "LOC-008");
+        let unknown = PLANTS.find("end-not-tolt").unwrap_err();
+        assert_eq!(unknown.to_string(), "no bug `end-not-tolt` can be planted; did you mean `end-not-told`?");
+        let none = Plants::default().find("x").unwrap_err();
+        assert_eq!(none.to_string(), "no bug `x` can be planted: this program has none");
+    }
+}
