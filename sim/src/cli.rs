@@ -2,6 +2,7 @@
 
 mod aftermath;
 mod desk;
+mod detect;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,7 @@ const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: n
 ///   cargo xtask sim check-determinism --seeds 5
 ///   cargo xtask sim run race-under-partition --engine all
 ///   cargo xtask sim compare --seeds 3
+///   cargo xtask sim detect
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
 struct Line {
@@ -127,6 +129,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Where::Fabric)]
         engine: Where,
     },
+    Detect(crate::detect::Args),
     /// Checks a simulated deployment with the conformance suite: the same checks as over sockets
     Conform {
         /// The world's seed
@@ -315,6 +318,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
                 compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true, at_most };
             Ok(desk.compare(&plans, *at_least))
         }
+        Some(Command::Detect(args)) => detect::run(&desk, args, library.all()?),
         Some(Command::Replay { bundle, until }) => aftermath::replay(bundle, *until, line.json, plants),
         Some(Command::Shrink { bundle, violation, replays }) => {
             aftermath::small(bundle, violation.as_deref(), *replays, plants)

@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod cli;
 #[cfg(not(madsim))]
 pub mod compare;
+pub mod detect;
 pub mod determinism;
 mod duration;
 pub mod engines;

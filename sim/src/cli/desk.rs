@@ -31,12 +31,12 @@ const EFFECTIVE_SEEDS_MIN: u64 = 5;
 
 /// Where results are put before people or machines.
 pub(crate) struct Desk {
-    json: bool,
-    jobs: usize,
-    stop: Arc<AtomicBool>,
+    pub(super) json: bool,
+    pub(super) jobs: usize,
+    pub(super) stop: Arc<AtomicBool>,
     /// Where bundles of failed runs go.
     bundles: PathBuf,
-    plants: Plants,
+    pub(super) plants: Plants,
 }
 
 impl Desk {
