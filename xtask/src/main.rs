@@ -32,6 +32,16 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Searches small worlds round the protocol machines, in every order of events, losses and crashes.
+    ///
+    /// `cargo xtask model --help` tells what else it can: one model, two or three clusters, a planted bug
+    /// and the shortest story that shows it.
+    #[command(disable_help_flag = true)]
+    Model {
+        /// Passed on to the model checker.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Checks a deployment against the numbered requirements, over real sockets.
     ///
     /// Without `--target` a deployment of separate processes is started for it: provider, two private
@@ -98,6 +108,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             cargo::madsim(&arguments[1..])
         }
         Command::Sim { arguments } => cargo::run("fusion-bugs", "fusion-bugs", &arguments),
+        Command::Model { arguments } => cargo::run("fusion-model", "fusion-model", &arguments),
         Command::Conform { arguments } if arguments.iter().any(|argument| argument == "--self-test") => {
             let rest: Vec<_> = arguments.into_iter().filter(|argument| argument != "--self-test").collect();
             cargo::run("fusion-mutants", "fusion-mutants", &rest)

@@ -63,7 +63,7 @@ pub fn is_public_mail(domain: &Domain) -> bool {
 }
 
 /// What the map holds of a domain.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum Claim {
     /// Nobody has ever claimed it.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::conversation::taken_back;
 
 /// An entry without its preview.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// The conversation.
@@ -49,7 +49,7 @@ pub struct Entry {
 }
 
 /// Whether a user sees an entry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shown {
     /// In the list.

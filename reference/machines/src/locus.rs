@@ -25,7 +25,7 @@ pub const DEVICES_MAX: usize = 16;
 const TAKEN_OVER_MAX: usize = 16;
 
 /// A locus as its home stores it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Locus {
     /// `TERMINATING` is passed through within one step and never stored.
@@ -49,7 +49,7 @@ pub struct Locus {
 }
 
 /// Whether a locus is where its pair calls (LOC-004).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "place")]
 pub enum Place {
     /// It is.
@@ -64,7 +64,7 @@ pub enum Place {
 }
 
 /// Somebody's part in a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Party {
     /// Their state.

@@ -17,11 +17,11 @@ pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
 /// The place of a row among all rows of one cluster: rows of a lane leave in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u128);
 
 /// What leaves in order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane {
     /// What the rows are about: an object's URL.
     pub stream: String,
@@ -30,7 +30,7 @@ pub struct Lane {
 }
 
 /// Whom a row is for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Addressee {
     /// A user, wherever they are when it is sent.
     User(Address),
@@ -39,7 +39,7 @@ pub enum Addressee {
 }
 
 /// What one request can carry together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// Entries of indexes, many at once.
     Index,
@@ -52,7 +52,7 @@ pub enum Channel {
 }
 
 /// A row that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Row<R> {
     /// Its place.
     pub id: RowId,
@@ -94,7 +94,7 @@ pub struct Room {
 }
 
 /// The waiting rows of one cluster's outbox.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Outbox<R> {
     lanes: BTreeMap<Lane, Waiting<R>>,
     routes: BTreeMap<Address, Route>,
@@ -105,7 +105,7 @@ pub struct Outbox<R> {
     asleep: BTreeSet<(Duration, Sleeper)>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Waiting<R> {
     rows: VecDeque<Row<R>>,
     standing: Standing,
@@ -113,7 +113,7 @@ struct Waiting<R> {
 }
 
 /// Where a lane stands: in exactly one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Standing {
     /// Its user's cluster is not known.
     Routing,
@@ -126,7 +126,7 @@ enum Standing {
 }
 
 /// Where a user's lanes go, as long as there are any.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Route {
     cluster: Option<ClusterName>,
     attempts: u32,
@@ -136,14 +136,14 @@ struct Route {
     uses: usize,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Peer {
     attempts: u32,
     not_before: Option<Duration>,
     queues: BTreeMap<Channel, VecDeque<Lane>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Sleeper {
     Lane(Lane),
     User(Address),

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 pub use rule::{Rank, Rule, rank};
 
 /// A 1:1 conversation as a contender for its pair.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Contender {
     /// Its URL.
@@ -33,7 +33,7 @@ pub struct Contender {
 }
 
 /// Whether a slot can still be overwritten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hold {
     /// By the user's own creation, not confirmed by the peer's cluster.
@@ -44,7 +44,7 @@ pub enum Hold {
 
 /// What a user's cluster knows of the pair of the user and one peer. Never emptied: not by hiding, not
 /// by retention, not by deletion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Slot {
     /// The pair's conversation.
@@ -114,7 +114,7 @@ pub enum SlotDecision {
 }
 
 /// The life of a 1:1 conversation. Groups are [`Life::Bound`] from the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum Life {
     /// Usable, and not yet confirmed by the peer's cluster.

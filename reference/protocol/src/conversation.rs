@@ -23,7 +23,7 @@ use crate::{Address, ClusterName, Count, Incarnation, Pii, Url};
 pub const RULE: &str = "sf-1to1-v1";
 
 /// What kind of conversation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// The one conversation of a pair (CNV-002).
@@ -109,7 +109,7 @@ pub struct Participant {
 }
 
 /// What somebody does in a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "verb")]
 pub enum Act {
     /// Says something.
@@ -166,7 +166,7 @@ pub struct PostActivity {
 pub struct ActivityId(pub [u8; 32]);
 
 /// Something that was done in a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Activity {
     /// Its identity.

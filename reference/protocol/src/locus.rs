@@ -29,7 +29,7 @@ pub const ACTIVE_RENEW_SECONDS: u64 = 60;
 pub const ACTIVE_HIDE_SECONDS: u64 = 180;
 
 /// The state of a locus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum LocusState {
     /// No call.
@@ -43,7 +43,7 @@ pub enum LocusState {
 }
 
 /// The state of a participant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ParticipantState {
     /// Not in this call.
@@ -59,7 +59,7 @@ pub enum ParticipantState {
 }
 
 /// Why a participant is in a final state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Reason {
     /// By their own doing.
@@ -96,7 +96,7 @@ pub struct Locus {
 }
 
 /// A call of a lost conversation that goes on at the winner (LOC-004).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Replaces {
     /// The loser's locus.
@@ -109,7 +109,7 @@ pub struct Replaces {
 }
 
 /// Somebody whose call goes on at the winner's locus (LOC-004).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MovedParticipant {
     /// Who.
@@ -207,7 +207,7 @@ pub struct ActiveLoci {
 }
 
 /// An entry of the active list: a register ordered by (instance, rev), kept after the end (LOC-007).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveLocus {
     /// The locus.
