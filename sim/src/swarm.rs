@@ -8,7 +8,7 @@ use std::time::Duration;
 use fusion_deployment::HostSpec;
 use fusion_runtime::Entropy;
 
-use crate::fabric::{Fault, Place};
+use crate::fabric::{Fault, Place, Shape};
 use crate::plan::PlannedFault;
 use crate::scenario::{Scenario, Start};
 
@@ -79,11 +79,13 @@ impl Draw<'_> {
                 to: everywhere(),
                 add_ms: self.between(20, 400),
                 jitter_ms: self.between(1, 300),
+                shape: Shape::Uniform,
             },
             "bandwidth" => Fault::Bandwidth {
                 from: everywhere(),
                 to: everywhere(),
                 bytes_per_s: self.between(20_000, 200_000),
+                queue_bytes: None,
             },
             "crash" => Fault::Crash { host: self.host() },
             "pause" => Fault::Pause { host: self.host() },

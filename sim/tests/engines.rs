@@ -11,7 +11,7 @@ use fusion_history::{Ruling, first_difference};
 use fusion_sim::compare::{Comparison, Engine, common};
 use fusion_sim::engines::fabric::hosts;
 use fusion_sim::engines::turmoil;
-use fusion_sim::fabric::{Fault, Place};
+use fusion_sim::fabric::{Fault, Place, Shape};
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::{FAMILIES, Scenario};
 
@@ -134,6 +134,17 @@ fn what_turmoil_cannot_express_is_refused_by_name() {
         (Fault::Pause { host: Place::Host("a".into()) }, "`pause`"),
         (Fault::Duplicate { from: everywhere(), to: everywhere(), probability: 0.5 }, "`duplicate`"),
         (Fault::ResetConnections { a: everywhere(), b: everywhere() }, "`reset_connections`"),
+        (Fault::Mtu { from: everywhere(), to: everywhere(), bytes: 576 }, "`mtu`"),
+        (
+            Fault::Latency {
+                from: everywhere(),
+                to: everywhere(),
+                add_ms: 5,
+                jitter_ms: 5,
+                shape: Shape::Tail,
+            },
+            "`latency` with a `shape` of its own",
+        ),
         (
             Fault::Partition { a: vec![Place::Host("alice/phone".into())], b: everywhere() },
             "`partition` of `alice/phone`, for all devices share one machine",

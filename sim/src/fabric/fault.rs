@@ -1,11 +1,15 @@
 //! Faults as data: what can go wrong, where, and how often it did.
 //!
-//! Not here: the doing and undoing (`inject`), and when (a plan's business).
+//! `place` says where, `rules` what holds of each kind. Not here: the doing and undoing (`inject`), and when
+//! (a plan's business).
 
-use std::fmt;
-use std::str::FromStr;
+mod place;
+mod rules;
 
 use serde::{Deserialize, Serialize};
+
+pub use place::Place;
+pub use rules::FaultError;
 
 /// Something that goes wrong, until it is healed.
 ///
@@ -38,7 +42,8 @@ pub enum Fault {
         /// Of each packet, 0 to 1.
         probability: f64,
     },
-    /// Packets from `from` to `to` are lost several in a row.
+    /// Packets from `from` to `to` are lost in bursts (Gilbert-Elliott): a link is good or bad, and may
+    /// change with each packet.
     LossBurst {
         /// The senders.
         #[serde(default = "everywhere")]
@@ -46,10 +51,32 @@ pub enum Fault {
         /// The receivers.
         #[serde(default = "everywhere")]
         to: Vec<Place>,
-        /// That a row begins with a packet, 0 to 1.
+        /// That a good link turns bad with a packet, 0 to 1.
         probability: f64,
-        /// How many packets a row has at most; at least 1.
+        /// That a bad link turns good after a packet, 0 to 1.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        recovery: f64,
+        /// After how many packets at most a bad link is good again, drawn evenly; 0: by `recovery` alone.
+        #[serde(default, skip_serializing_if = "is_none")]
         packets_max: u64,
+        /// That a packet is lost while the link is good, 0 to 1.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        loss_good: f64,
+        /// That a packet is lost while the link is bad, 0 to 1.
+        #[serde(default = "certain", skip_serializing_if = "is_certain")]
+        loss_bad: f64,
+    },
+    /// Bits of packets from `from` to `to` are flipped. Datagrams arrive so, as those do that the UDP
+    /// checksum lets pass; TCP's finds it out: the segment is dropped, and sent again.
+    Corruption {
+        /// The senders.
+        #[serde(default = "everywhere")]
+        from: Vec<Place>,
+        /// The receivers.
+        #[serde(default = "everywhere")]
+        to: Vec<Place>,
+        /// Of each packet, 0 to 1.
+        probability: f64,
     },
     /// Datagrams from `from` to `to` arrive twice.
     Duplicate {
@@ -85,9 +112,12 @@ pub enum Fault {
         to: Vec<Place>,
         /// By this much, milliseconds.
         add_ms: u64,
-        /// And up to this much more, milliseconds.
+        /// And about this much more, milliseconds, as `shape` says.
         #[serde(default)]
         jitter_ms: u64,
+        /// How the rest is distributed.
+        #[serde(default, skip_serializing_if = "Shape::is_uniform")]
+        shape: Shape,
     },
     /// Packets from `from` to `to` share a narrow line.
     Bandwidth {
@@ -99,6 +129,32 @@ pub enum Fault {
         to: Vec<Place>,
         /// Of each link, headers included; at least 1.
         bytes_per_s: u64,
+        /// How many bytes wait for the line; a packet that finds more is dropped. Without, those of 200 ms.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queue_bytes: Option<u64>,
+    },
+    /// Packets from `from` to `to` have at most this length. Longer datagrams are dropped, and nobody is
+    /// told; a connection sends more and shorter segments.
+    Mtu {
+        /// The senders.
+        #[serde(default = "everywhere")]
+        from: Vec<Place>,
+        /// The receivers.
+        #[serde(default = "everywhere")]
+        to: Vec<Place>,
+        /// Headers included; 68 (RFC 791) to 65,535.
+        bytes: u64,
+    },
+    /// A partition that comes and goes: in each period it is there first, then for a share the links are up.
+    Flapping {
+        /// One side.
+        a: Vec<Place>,
+        /// The other side.
+        b: Vec<Place>,
+        /// How long a period is, milliseconds; at least 1.
+        period_ms: u64,
+        /// For which share of it the links are up, 0 to 1.
+        up_share: f64,
     },
     /// Every connection between `a` and `b` is reset, once.
     ResetConnections {
@@ -106,6 +162,20 @@ pub enum Fault {
         a: Vec<Place>,
         /// The other side.
         b: Vec<Place>,
+    },
+    /// The hosts of `a` forget every connection to `b`, once, and the reset that says so is lost: `b` learns
+    /// of it when it sends (RFC 9293, half-open connections).
+    HalfOpen {
+        /// Who forgets.
+        a: Vec<Place>,
+        /// Who does not know.
+        b: Vec<Place>,
+    },
+    /// Every listener's backlog is full: a request to connect is dropped, as on Linux, and its sender tries
+    /// again until it gives up. Open connections go on.
+    BacklogFull {
+        /// The machines.
+        host: Place,
     },
     /// The processes die; the machine's kernel resets their connections. Healing starts them again.
     Crash {
@@ -165,20 +235,6 @@ pub enum Fault {
     },
 }
 
-/// Which hosts: `a` (by name), `datacenter:west`, `group:a`, or `*` for all.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Place {
-    /// One host.
-    Host(String),
-    /// The hosts of a data centre.
-    Datacenter(String),
-    /// The hosts of a group, for example those of one cluster.
-    Group(String),
-    /// All hosts.
-    Everywhere,
-}
-
 /// One injected fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[must_use = "a fault lasts until it is healed"]
@@ -206,163 +262,46 @@ pub struct FaultCount {
     pub effective: u64,
 }
 
-/// A fault that cannot be.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum FaultError {
-    /// No host is there.
-    #[error("no host matches `{0}`")]
-    NobodyThere(Place),
-    /// One side of a link fault is empty.
-    #[error("`{0}` needs at least one place on each side")]
-    NoPlace(&'static str),
-    /// A probability outside 0 to 1.
-    #[error("a probability is between 0 and 1, not {0}")]
-    Probability(f64),
-    /// A line that carries nothing is a partition.
-    #[error("a bandwidth is at least 1 byte per second; for none, use a partition")]
-    NoBandwidth,
-    /// Whoever loses rows loses those of some table.
-    #[error("`lose_rows` needs at least one table")]
-    NoTable,
-    /// The name was never in the table.
-    #[error("no such name: `{0}`")]
-    NoSuchName(String),
-    /// A fault cannot be healed twice, nor one that never was.
-    #[error("fault {0:?} is not active")]
-    NotActive(FaultId),
+/// How the random part of a packet's time is distributed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    /// Evenly between nothing and `jitter_ms`.
+    #[default]
+    Uniform,
+    /// A bell between nothing and `jitter_ms`: mostly about half of it.
+    Normal,
+    /// Mostly little, seldom much: half of all packets are below `jitter_ms`, half of the rest below twice
+    /// that, and so on up to 16 times.
+    Tail,
+}
+
+impl Shape {
+    /// Whether it need not be said.
+    pub(crate) fn is_uniform(&self) -> bool {
+        *self == Self::Uniform
+    }
 }
 
 fn everywhere() -> Vec<Place> {
     vec![Place::Everywhere]
 }
 
-impl Fault {
-    /// The family's name, as in TOML.
-    #[must_use]
-    pub fn family(&self) -> &'static str {
-        match self {
-            Self::Partition { .. } => "partition",
-            Self::PartitionOneWay { .. } => "partition_one_way",
-            Self::Loss { .. } => "loss",
-            Self::LossBurst { .. } => "loss_burst",
-            Self::Duplicate { .. } => "duplicate",
-            Self::Reorder { .. } => "reorder",
-            Self::Latency { .. } => "latency",
-            Self::Bandwidth { .. } => "bandwidth",
-            Self::ResetConnections { .. } => "reset_connections",
-            Self::Crash { .. } => "crash",
-            Self::PowerOff { .. } => "power_off",
-            Self::Restart { .. } => "restart",
-            Self::Pause { .. } => "pause",
-            Self::SlowDisk { .. } => "slow_disk",
-            Self::DiskFull { .. } => "disk_full",
-            Self::LoseRows { .. } => "lose_rows",
-            Self::Skew { .. } => "skew",
-            Self::DnsMissing { .. } => "dns_missing",
-            Self::DnsStale { .. } => "dns_stale",
-        }
-    }
-
-    /// Whether the fault is over as soon as it has happened.
-    #[must_use]
-    pub fn is_instant(&self) -> bool {
-        matches!(self, Self::ResetConnections { .. } | Self::Restart { .. } | Self::LoseRows { .. })
-    }
-
-    /// Numbers and sides that no world could honour.
-    pub(crate) fn check(&self) -> Result<(), FaultError> {
-        match self {
-            Self::Loss { probability, .. }
-            | Self::LossBurst { probability, .. }
-            | Self::Duplicate { probability, .. }
-            | Self::Reorder { probability, .. }
-                if !(0.0..=1.0).contains(probability) =>
-            {
-                Err(FaultError::Probability(*probability))
-            }
-            Self::Bandwidth { bytes_per_s: 0, .. } => Err(FaultError::NoBandwidth),
-            Self::LoseRows { tables, .. } if tables.is_empty() => Err(FaultError::NoTable),
-            _ if self.sides().is_some_and(|(from, to)| from.is_empty() || to.is_empty()) => {
-                Err(FaultError::NoPlace(self.family()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Every place that it names.
-    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
-        let sides = self.sides().map(|(from, to)| from.iter().chain(to));
-        sides.into_iter().flatten().chain(self.host())
-    }
-
-    /// The two sides of a fault of links.
-    pub(crate) fn sides(&self) -> Option<(&[Place], &[Place])> {
-        match self {
-            Self::Partition { a, b } | Self::ResetConnections { a, b } => Some((a, b)),
-            Self::PartitionOneWay { from, to }
-            | Self::Loss { from, to, .. }
-            | Self::LossBurst { from, to, .. }
-            | Self::Duplicate { from, to, .. }
-            | Self::Reorder { from, to, .. }
-            | Self::Latency { from, to, .. }
-            | Self::Bandwidth { from, to, .. } => Some((from, to)),
-            _ => None,
-        }
-    }
-
-    /// The machines of a fault of machines.
-    pub(crate) fn host(&self) -> Option<&Place> {
-        match self {
-            Self::Crash { host }
-            | Self::PowerOff { host }
-            | Self::Restart { host }
-            | Self::Pause { host }
-            | Self::SlowDisk { host, .. }
-            | Self::DiskFull { host }
-            | Self::LoseRows { host, .. }
-            | Self::Skew { host, .. } => Some(host),
-            _ => None,
-        }
-    }
+fn certain() -> f64 {
+    1.0
 }
 
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            _ if text == "*" => Ok(Self::Everywhere),
-            Some(("datacenter", name)) if !name.is_empty() => Ok(Self::Datacenter(name.to_owned())),
-            Some(("group", name)) if !name.is_empty() => Ok(Self::Group(name.to_owned())),
-            None if !text.is_empty() => Ok(Self::Host(text.to_owned())),
-            _ => Err(format!("`{text}` is no place: write `name`, `datacenter:name`, `group:name` or `*`")),
-        }
-    }
+// What serde passes by reference.
+fn is_certain(probability: &f64) -> bool {
+    *probability >= 1.0
 }
 
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Host(name) => write!(f, "{name}"),
-            Self::Datacenter(name) => write!(f, "datacenter:{name}"),
-            Self::Group(name) => write!(f, "group:{name}"),
-            Self::Everywhere => write!(f, "*"),
-        }
-    }
+fn is_zero(probability: &f64) -> bool {
+    *probability == 0.0
 }
 
-impl TryFrom<String> for Place {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Place> for String {
-    fn from(place: Place) -> Self {
-        place.to_string()
-    }
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]
@@ -400,8 +339,40 @@ mod tests {
     }
 
     #[test]
-    fn a_probability_is_between_zero_and_one() {
-        let fault = Fault::Loss { from: everywhere(), to: everywhere(), probability: 1.5 };
-        assert_eq!(fault.check(), Err(FaultError::Probability(1.5)));
+    fn a_number_that_no_world_could_honour_is_refused_with_what_it_may_be() {
+        let refused = [
+            (r#"{"kind":"loss","probability":1.5}"#, "a probability is between 0 and 1, not 1.5"),
+            (r#"{"kind":"corruption","probability":-1.0}"#, "a probability is between 0 and 1, not -1"),
+            (
+                r#"{"kind":"loss_burst","probability":0.1}"#,
+                "`loss_burst` needs a `recovery` or `packets_max` above 0; for a link that stays bad, use `loss`",
+            ),
+            (r#"{"kind":"mtu","bytes":20}"#, "`mtu` takes a `bytes` of 68 to 65535, not 20"),
+            (
+                r#"{"kind":"flapping","a":["a"],"b":["b"],"period_ms":0,"up_share":0.5}"#,
+                "`flapping` takes a `period_ms` of at least 1, not 0",
+            ),
+            (
+                r#"{"kind":"flapping","a":["a"],"b":["b"],"period_ms":9,"up_share":5}"#,
+                "a probability is between 0 and 1, not 5",
+            ),
+            (r#"{"kind":"half_open","a":[],"b":["b"]}"#, "`half_open` needs at least one place on each side"),
+            (
+                r#"{"kind":"bandwidth","bytes_per_s":0}"#,
+                "a bandwidth is at least 1 byte per second; for none, use a partition",
+            ),
+        ];
+        for (fault, why) in refused {
+            let fault: Fault = serde_json::from_str(fault).unwrap();
+            assert_eq!(fault.check().unwrap_err().to_string(), why);
+        }
+    }
+
+    #[test]
+    fn a_burst_as_it_was_written_before_there_was_a_recovery_reads_the_same() {
+        let text = r#"{"kind":"loss_burst","from":["*"],"to":["a"],"probability":0.1,"packets_max":20}"#;
+        let fault: Fault = serde_json::from_str(text).unwrap();
+        assert_eq!(fault.check(), Ok(()));
+        assert_eq!(serde_json::to_string(&fault).unwrap(), text);
     }
 }

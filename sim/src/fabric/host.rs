@@ -59,6 +59,8 @@ pub(super) struct HostSlot {
     incarnation: u32,
     /// Whether its processes stand still, and by which fault.
     pub(super) paused: Option<Option<FaultId>>,
+    /// The fault that fills the backlogs of its listeners.
+    pub(super) backlog_full: Option<FaultId>,
     pub(super) tapped: bool,
     next_port: u16,
     pub(super) disk: Disk,
@@ -140,6 +142,7 @@ impl HostBuilder {
             life: Life::Up,
             incarnation: 0,
             paused: None,
+            backlog_full: None,
             tapped: state.observer.watches_bytes(&self.name),
             next_port: FIRST_FREE_PORT,
             disk,

@@ -12,14 +12,25 @@ use super::world::{State, World};
 pub(super) struct Faults {
     /// Goes up whenever the active faults change, so that links notice.
     pub(super) version: u64,
+    /// Whether one of them bounds the length of packets, which whoever sends must ask for.
+    pub(super) bound_length: bool,
     book: BTreeMap<FaultId, Record>,
     active: Vec<FaultId>,
 }
 
 struct Record {
     fault: Fault,
+    began_us: u64,
     effects: u64,
     healed: bool,
+}
+
+/// An active fault.
+#[derive(Clone, Copy)]
+pub(super) struct Active<'a> {
+    pub(super) id: FaultId,
+    pub(super) began_us: u64,
+    pub(super) fault: &'a Fault,
 }
 
 impl World {
@@ -140,14 +151,17 @@ impl State {
     fn begin(&mut self, fault: &Fault) -> Result<FaultId, FaultError> {
         let id = FaultId(self.faults.book.len() as u64 + 1);
         self.names.begin(id, fault)?;
-        self.faults.book.insert(id, Record { fault: fault.clone(), effects: 0, healed: false });
+        let record = Record { fault: fault.clone(), began_us: self.now_us(), effects: 0, healed: false };
+        self.faults.book.insert(id, record);
         self.faults.active.push(id);
-        self.faults.version += 1;
+        self.faults.changed();
         self.tell(id, FaultPhase::Injected);
-        if let Fault::ResetConnections { a, b } = fault {
-            let broken = self.reset_between(a, b);
-            self.faults.took_effects(id, broken);
-        }
+        let broken = match fault {
+            Fault::ResetConnections { a, b } => self.reset_between(a, b),
+            Fault::HalfOpen { a, b } => self.forget_between(a, b),
+            _ => 0,
+        };
+        self.faults.took_effects(id, broken);
         Ok(id)
     }
 
@@ -158,7 +172,7 @@ impl State {
         record.healed = true;
         let fault = record.fault.clone();
         self.faults.active.retain(|active| *active != id);
-        self.faults.version += 1;
+        self.faults.changed();
         self.names.end(id);
         self.tell(id, FaultPhase::Healed);
         Ok(fault)
@@ -177,6 +191,7 @@ impl State {
             }
             (Fault::SlowDisk { .. }, _) => slot.disk.slow = None,
             (Fault::DiskFull { .. }, latest) => slot.disk.full = latest.map(|(id, _)| id),
+            (Fault::BacklogFull { .. }, latest) => slot.backlog_full = latest.map(|(id, _)| id),
             (Fault::Skew { .. }, Some((_, Fault::Skew { us, .. }))) => slot.clock.set_skew_us(us),
             (Fault::Skew { .. }, _) => slot.clock.set_skew_us(0),
             _ => {}
@@ -232,31 +247,38 @@ impl Faults {
         }
     }
 
+    fn changed(&mut self) {
+        self.version += 1;
+        let bound_length = self.active_faults().any(|it| matches!(it.fault, Fault::Mtu { .. }));
+        self.bound_length = bound_length;
+    }
+
+    fn active_faults(&self) -> impl DoubleEndedIterator<Item = Active<'_>> {
+        self.active.iter().filter_map(|id| {
+            let Record { fault, began_us, .. } = self.book.get(id)?;
+            Some(Active { id: *id, began_us: *began_us, fault })
+        })
+    }
+
     /// The latest active fault of the family of `like` that strikes this machine.
     fn latest(&self, like: &Fault, slot: &HostSlot) -> Option<(FaultId, &Fault)> {
         let strikes =
             |fault: &Fault| fault.host().is_some_and(|place| slot.is_at(std::slice::from_ref(place)));
-        let active = self.active.iter().rev().filter_map(|id| Some((*id, &self.book.get(id)?.fault)));
-        active.filter(|(_, fault)| fault.family() == like.family()).find(|(_, fault)| strikes(fault))
+        let mut latest = self.active_faults().rev().filter(|it| it.fault.family() == like.family());
+        latest.find(|it| strikes(it.fault)).map(|it| (it.id, it.fault))
     }
 
     /// The active faults on the link between `ends`, the oldest first. A machine is never cut off from
     /// itself.
-    pub(super) fn active_link_faults(
-        &self,
-        hosts: &[HostSlot],
-        ends: (HostId, HostId),
-    ) -> Vec<(FaultId, &Fault)> {
+    pub(super) fn active_link_faults(&self, hosts: &[HostSlot], ends: (HostId, HostId)) -> Vec<Active<'_>> {
         let (from, to) = (&hosts[ends.0.0 as usize], &hosts[ends.1.0 as usize]);
         let is_on_link = |fault: &Fault| match fault.sides() {
             _ if ends.0 == ends.1 => false,
             None => false,
             Some((a, b)) => {
-                let both_ways = matches!(fault, Fault::Partition { .. });
-                (from.is_at(a) && to.is_at(b)) || (both_ways && from.is_at(b) && to.is_at(a))
+                (from.is_at(a) && to.is_at(b)) || (fault.is_mutual() && from.is_at(b) && to.is_at(a))
             }
         };
-        let active = self.active.iter().filter_map(|id| Some((*id, &self.book.get(id)?.fault)));
-        active.filter(|(_, fault)| is_on_link(fault)).collect()
+        self.active_faults().filter(|it| is_on_link(it.fault)).collect()
     }
 }

@@ -71,7 +71,7 @@ mod world;
 mod tests;
 
 pub use disk::DiskOptions;
-pub use fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place};
+pub use fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place, Shape};
 pub use host::HostBuilder;
 pub use link::{Jitter, LinkProfile};
 pub use observe::{

@@ -110,6 +110,10 @@ pub enum Reason {
     Partition,
     /// Bad luck on the link.
     Loss,
+    /// It is longer than the link carries.
+    TooLong,
+    /// Its bits were flipped, and its checksum tells.
+    Checksum,
     /// The link's queue was full.
     Queue,
     /// The machine is switched off.
@@ -174,6 +178,8 @@ pub struct WireCounts {
     pub datagrams_duplicated: u64,
     /// Datagrams overtaken by a later one.
     pub datagrams_reordered: u64,
+    /// Datagrams that arrived with flipped bits, at least once.
+    pub datagrams_corrupted: u64,
     /// Datagrams lost because the receiver's queue was full; part of `datagrams_dropped`.
     pub datagrams_overflowed: u64,
 }

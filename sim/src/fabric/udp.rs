@@ -121,10 +121,15 @@ impl State {
             connection: 0,
             len: bytes.len(),
         };
-        let Transit::Arrives { at_us, again_at_us, turn } = self.launch(&packet, WireKind::Sent) else {
+        let Transit::Arrives { at_us, again_at_us, turn, flipped } = self.launch(&packet, WireKind::Sent)
+        else {
             return Ok(());
         };
-        let bytes = Bytes::copy_from_slice(bytes);
+        let mut bytes = Bytes::copy_from_slice(bytes);
+        if let Some(which) = flipped {
+            self.counts.datagrams_corrupted += 1;
+            bytes = with_flipped_bits(&bytes, which);
+        }
         if let Some(again_at_us) = again_at_us {
             self.counts.datagrams_duplicated += 1;
             self.agenda.push(again_at_us, Event::Datagram { packet, bytes: bytes.clone(), turn: None });
@@ -132,6 +137,22 @@ impl State {
         self.agenda.push(at_us, Event::Datagram { packet, bytes, turn: Some(turn) });
         Ok(())
     }
+}
+
+/// One to three bits are the other way round, `which` says which. UDP's checksum misses one such datagram in
+/// 65,536; only those are worth simulating, for the others are lost, which is a fault of its own.
+fn with_flipped_bits(bytes: &[u8], which: u64) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    let bits = bytes.len() as u64 * 8;
+    if bits > 0 {
+        let flips = 1 + which % 3;
+        for flip in 0..flips {
+            // Never the same bit twice where there are enough: that would undo it.
+            let bit = (which / 3 + flip * (bits / 3).max(1)) % bits;
+            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
+        }
+    }
+    bytes.into()
 }
 
 #[async_trait]

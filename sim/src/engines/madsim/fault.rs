@@ -9,7 +9,7 @@ use madsim::task::NodeId;
 
 use super::machine::{Inhabitants, Machine, Site, State};
 use super::names::Names;
-use crate::fabric::{Fault, FaultId, Place};
+use crate::fabric::{Fault, FaultId, Place, Shape};
 
 /// Whether madsim can let it happen.
 ///
@@ -26,7 +26,7 @@ pub(super) fn can_express(fault: &Fault) -> bool {
         | Fault::DiskFull { .. }
         | Fault::Skew { .. }
         | Fault::DnsMissing { .. } => true,
-        Fault::Loss { from, to, .. } | Fault::Latency { from, to, .. } => {
+        Fault::Loss { from, to, .. } | Fault::Latency { from, to, shape: Shape::Uniform, .. } => {
             from.contains(&Place::Everywhere) && to.contains(&Place::Everywhere)
         }
         _ => false,

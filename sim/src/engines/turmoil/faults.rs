@@ -15,7 +15,7 @@ use turmoil::Sim;
 
 use super::disk::Disk;
 use super::net::{Losses, Wires};
-use crate::fabric::{Fault, FaultCount, FaultId, Place};
+use crate::fabric::{Fault, FaultCount, FaultId, Place, Shape};
 use crate::plan::Plan;
 
 /// What turmoil can express.
@@ -40,6 +40,9 @@ fn inexpressible(fault: &Fault, federation: &Federation) -> Option<String> {
     let family = fault.family();
     if !FAMILIES.contains(&family) {
         return Some(format!("`{family}`"));
+    }
+    if let Fault::Latency { shape: Shape::Normal | Shape::Tail, .. } = fault {
+        return Some(format!("`{family}` with a `shape` of its own"));
     }
     if fault.host() == Some(&Place::Everywhere) {
         return Some(format!("`{family}` of `*`, for all devices share one machine that must stay"));

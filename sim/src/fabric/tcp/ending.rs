@@ -1,5 +1,6 @@
 //! Closing, resetting, giving up, and what the end of a machine does to its connections.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use bytes::Bytes;
@@ -85,14 +86,9 @@ impl State {
 
     /// Resets every connection between `a` and `b` at both ends; says how many.
     pub(in crate::fabric) fn reset_between(&mut self, a: &[Place], b: &[Place]) -> u64 {
-        let is_between = |connection: &Connection| {
-            let [client, server] =
-                [Side::Client, Side::Server].map(|side| self.host(connection.end(side).host));
-            let crosses = (client.is_at(a) && server.is_at(b)) || (client.is_at(b) && server.is_at(a));
-            crosses && connection.end(Side::Client).host != connection.end(Side::Server).host
-        };
-        let chosen = self.connections.open.iter().filter(|(_, connection)| is_between(connection));
-        let ids: Vec<_> = chosen.map(|(id, _)| *id).collect();
+        let mut ids = self.connections_between(a, b);
+        ids.extend(self.connections_between(b, a));
+        let ids: BTreeSet<u64> = ids.into_iter().map(|(id, _)| id).collect();
         for &id in &ids {
             for side in [Side::Client, Side::Server] {
                 self.break_off(id, side, io::ErrorKind::ConnectionReset);
@@ -100,6 +96,34 @@ impl State {
             self.reap(id);
         }
         ids.len() as u64
+    }
+
+    /// The machines of `a` forget every connection to `b`, and nobody tells `b`; says how many.
+    pub(in crate::fabric) fn forget_between(&mut self, a: &[Place], b: &[Place]) -> u64 {
+        let mut forgotten = 0;
+        for (id, side) in self.connections_between(a, b) {
+            let Some(connection) = self.connections.open.get(&id) else { continue };
+            let is_open = matches!(connection.handshake, Handshake::Done);
+            if is_open && connection.end(side).hold == Hold::Process && connection.end(side).broken.is_none()
+            {
+                forgotten += 1;
+                self.break_off(id, side, io::ErrorKind::ConnectionAborted);
+            }
+        }
+        forgotten
+    }
+
+    /// The connections with one end on a machine at `a` and the other on another at `b`, with the former.
+    fn connections_between(&self, a: &[Place], b: &[Place]) -> Vec<(u64, Side)> {
+        let is_between = |connection: &Connection, side: Side| {
+            let (near, far) = (connection.end(side).host, connection.end(side.other()).host);
+            near != far && self.host(near).is_at(a) && self.host(far).is_at(b)
+        };
+        let ends = self.connections.open.iter().flat_map(|(id, connection)| {
+            let sides = [Side::Client, Side::Server].into_iter();
+            sides.filter(|side| is_between(connection, *side)).map(|side| (*id, side))
+        });
+        ends.collect()
     }
 
     /// A listener ends: those whom it has not accepted are reset.

@@ -62,6 +62,13 @@ impl State {
             return self.repeat_later(id);
         }
         self.reached(host);
+        if let Some(fault) = self.host(host).backlog_full
+            && self.listeners.contains_key(&address)
+        {
+            self.faults.took_effect(fault);
+            self.observe(&packet, WireKind::Dropped(Reason::Backlog));
+            return self.repeat_later(id);
+        }
         let backlog_max = self.options.tcp.backlog_max;
         match self.listeners.get_mut(&address) {
             Some(listener) if listener.backlog.len() < backlog_max => {

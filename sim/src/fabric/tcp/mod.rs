@@ -220,6 +220,11 @@ impl Connection {
         }
     }
 
+    /// Whether the machine of `side` knows nothing of this connection any more, and has told nobody.
+    fn has_forgotten(&self, side: Side) -> bool {
+        self.end(side).broken == Some(io::ErrorKind::ConnectionAborted)
+    }
+
     /// Whether nobody is left who could notice anything.
     fn is_over(&self) -> bool {
         self.ends.iter().all(|end| matches!(end.hold, Hold::Unborn | Hold::Closed | Hold::Gone))
@@ -249,6 +254,20 @@ impl Pipe {
             ended: false,
             reader: None,
         }
+    }
+
+    /// The next segment that has something new where the stream goes on.
+    fn next_in_order(&mut self) -> Option<Segment> {
+        while let Some(first) = self.early.first_entry() {
+            if *first.key() > self.received {
+                return None;
+            }
+            let segment = first.remove();
+            if segment.end() > self.received {
+                return Some(segment);
+            }
+        }
+        None
     }
 
     /// Takes note of the tidings that have arrived by now.

@@ -108,13 +108,14 @@ impl State {
         let receiver = side.other();
         let Some(connection) = self.connections.open.get_mut(&id) else { return };
         let packet = connection.packet(id, side, segment.bytes.len());
-        let hold = connection.end(receiver).hold;
+        let (hold, forgotten) = (connection.end(receiver).hold, connection.has_forgotten(receiver));
         if self.host(packet.to.0).life == Life::Off {
             self.observe(&packet, WireKind::Dropped(Reason::HostDown));
             return self.arm(id, side);
         }
         self.reached(packet.to.0);
         let unwanted = match hold {
+            _ if forgotten => true,
             Hold::Gone | Hold::Unborn => true,
             Hold::Closed => !segment.bytes.is_empty(),
             Hold::Backlog | Hold::Process => false,
@@ -184,6 +185,12 @@ impl State {
     fn transmit(&mut self, id: u64, side: Side, segment: Segment, kind: WireKind) -> bool {
         let Some(connection) = self.connections.open.get(&id) else { return false };
         let packet = connection.packet(id, side, segment.bytes.len());
+        if let Some((fault, most)) = self.segment_max((packet.from.0, packet.to.0))
+            && segment.bytes.len() > most
+        {
+            self.faults.took_effect(fault);
+            return self.transmit_in_pieces(id, side, segment, most, kind);
+        }
         match self.launch(&packet, kind) {
             Transit::Dropped(_) => {
                 self.arm(id, side);
@@ -196,13 +203,33 @@ impl State {
         }
     }
 
+    /// Sends a segment as several that the link can carry; says whether all got onto it.
+    fn transmit_in_pieces(
+        &mut self,
+        id: u64,
+        side: Side,
+        mut segment: Segment,
+        most: usize,
+        kind: WireKind,
+    ) -> bool {
+        let mut all = true;
+        while segment.bytes.len() > most {
+            let piece = Segment { at: segment.at, bytes: segment.bytes.split_to(most), last: false };
+            segment.at = piece.end();
+            all &= self.transmit(id, side, piece, kind);
+        }
+        self.transmit(id, side, segment, kind) && all
+    }
+
     /// Sends again, behind the first segment, what else the receiver lacks: as the answers to the first
     /// would tell the sender.
     fn transmit_missing(&mut self, id: u64, side: Side) {
         let Some(connection) = self.connections.open.get_mut(&id) else { return };
         let pipe = connection.outgoing(side);
-        let lacks =
-            |segment: &&Segment| segment.end() > pipe.received && !pipe.early.contains_key(&segment.at);
+        let lacks = |segment: &&Segment| {
+            let held = pipe.early.get(&segment.at);
+            segment.end() > pipe.received && held.is_none_or(|held| held.end() < segment.end())
+        };
         let missing: Vec<_> = pipe.unacknowledged.iter().skip(1).filter(lacks).cloned().collect();
         for segment in missing {
             self.transmit(id, side, segment, WireKind::Retransmitted);
@@ -218,12 +245,16 @@ impl State {
         }
         let closed = connection.end(receiver).hold == Hold::Closed;
         let pipe = connection.incoming(receiver);
-        if segment.end() > pipe.received {
+        let is_news = pipe.early.get(&segment.at).is_none_or(|held| held.end() < segment.end());
+        if segment.end() > pipe.received && is_news {
             pipe.early.insert(segment.at, segment);
         }
         let mut in_order = Vec::new();
-        while let Some(segment) = pipe.early.remove(&pipe.received) {
-            pipe.received = segment.end();
+        while let Some(mut segment) = pipe.next_in_order() {
+            // What a link has cut into pieces may come again whole.
+            let known = (pipe.received - segment.at) as usize;
+            let _ = segment.bytes.split_to(known);
+            pipe.received += segment.bytes.len() as u64 + u64::from(segment.last);
             pipe.ended |= segment.last;
             if !segment.bytes.is_empty() {
                 in_order.push(segment.bytes.clone());

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// Sends `text` from one end to the other, whole, and reads until its end.
-async fn transfer(mut from: Stream, mut to: Stream, text: &[u8]) -> Vec<u8> {
+pub(super) async fn transfer(mut from: Stream, mut to: Stream, text: &[u8]) -> Vec<u8> {
     let send = async {
         from.write_all(text).await.unwrap();
         from.shutdown().await.unwrap();
@@ -18,7 +18,7 @@ async fn transfer(mut from: Stream, mut to: Stream, text: &[u8]) -> Vec<u8> {
     heard
 }
 
-fn text(len: usize) -> Vec<u8> {
+pub(super) fn text(len: usize) -> Vec<u8> {
     (0..len).map(|place| (place * 7 % 251) as u8).collect()
 }
 
@@ -171,7 +171,13 @@ fn connecting_over_a_link_that_is_too_slow_times_out() {
     let pair = Pair::new(1);
     pair.world.run(async {
         serve_echo(&pair.b, at(2));
-        let fault = Fault::Latency { from: place("a"), to: place("b"), add_ms: 20_000, jitter_ms: 0 };
+        let fault = Fault::Latency {
+            from: place("a"),
+            to: place("b"),
+            add_ms: 20_000,
+            jitter_ms: 0,
+            shape: Shape::Uniform,
+        };
         let id = pair.world.inject(&fault).await.unwrap();
         let clock = pair.world.clock();
         assert_eq!(pair.a.net.connect(at(2), "b").await.err().unwrap().kind(), ErrorKind::TimedOut);
@@ -363,11 +369,23 @@ fn a_connect_that_is_dropped_leaves_nothing_behind() {
     pair.world.run(async {
         let mut listener = pair.b.net.listen(at(2)).await.unwrap();
         let clock = pair.world.clock();
-        let slow = Fault::Latency { from: place("a"), to: place("b"), add_ms: 50, jitter_ms: 0 };
+        let slow = Fault::Latency {
+            from: place("a"),
+            to: place("b"),
+            add_ms: 50,
+            jitter_ms: 0,
+            shape: Shape::Uniform,
+        };
         let _id = pair.world.inject(&slow).await.unwrap();
         assert!(clock.timeout(ms(10), pair.a.net.connect(at(2), "b")).await.is_err());
         assert!(clock.timeout(ms(1_000), listener.accept()).await.is_err());
-        let slow = Fault::Latency { from: place("b"), to: place("a"), add_ms: 50, jitter_ms: 0 };
+        let slow = Fault::Latency {
+            from: place("b"),
+            to: place("a"),
+            add_ms: 50,
+            jitter_ms: 0,
+            shape: Shape::Uniform,
+        };
         let _id = pair.world.inject(&slow).await.unwrap();
         assert!(clock.timeout(ms(70), pair.a.net.connect(at(2), "b")).await.is_err());
         let (mut accepted, _) = listener.accept().await.unwrap();
@@ -380,7 +398,8 @@ fn a_narrow_line_takes_its_time() {
     let pair = Pair::new(1);
     pair.world.run(async {
         let (client, server) = pair.connection().await;
-        let fault = Fault::Bandwidth { from: place("a"), to: place("b"), bytes_per_s: 1_000_000 };
+        let fault =
+            Fault::Bandwidth { from: place("a"), to: place("b"), bytes_per_s: 1_000_000, queue_bytes: None };
         let _id = pair.world.inject(&fault).await.unwrap();
         let clock = pair.world.clock();
         let before = clock.now();

@@ -64,7 +64,15 @@ fn loss_the_other_way_does_not_matter() {
 
 #[test]
 fn bursts_lose_several_in_a_row() {
-    let fault = Fault::LossBurst { from: place("a"), to: place("b"), probability: 0.02, packets_max: 20 };
+    let fault = Fault::LossBurst {
+        from: place("a"),
+        to: place("b"),
+        probability: 0.02,
+        recovery: 0.0,
+        packets_max: 20,
+        loss_good: 0.0,
+        loss_bad: 1.0,
+    };
     let (heard, counts, pair) = under(Some(fault));
     let longest = heard.windows(2).map(|pair| pair[1] - pair[0] - 1).max().unwrap();
     assert!((5..=20).contains(&longest), "{longest}");

@@ -163,7 +163,13 @@ fn latency_is_added_and_taken_away() {
         let mut stream = hosts[0].net.connect(at(2), "a2").await.unwrap();
         let clock = world.clock();
         let mut took = Vec::new();
-        let slow = Fault::Latency { from: place("a1"), to: place("a2"), add_ms: 300, jitter_ms: 10 };
+        let slow = Fault::Latency {
+            from: place("a1"),
+            to: place("a2"),
+            add_ms: 300,
+            jitter_ms: 10,
+            shape: Shape::Uniform,
+        };
         for fault in [None, Some(slow), None] {
             let id = match fault {
                 Some(fault) => Some(world.inject(&fault).await.unwrap()),

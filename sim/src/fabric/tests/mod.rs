@@ -5,7 +5,9 @@ mod datagrams;
 mod faults;
 mod machines;
 mod runs;
+mod segments;
 mod services;
+mod vocabulary;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
