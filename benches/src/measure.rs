@@ -48,6 +48,14 @@ pub(crate) fn resident_kb(pid: u32) -> Result<f64> {
     Ok(kib * 1.024)
 }
 
+/// Memory that a new process can have without swapping, in kilobytes, of 1,000 bytes.
+pub(crate) fn available_kb() -> Result<f64> {
+    let told = std::fs::read_to_string("/proc/meminfo").context("how much memory is free is not told")?;
+    let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("no MemAvailable")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib * 1.024)
+}
+
 /// CPU time of a process so far, all its threads, in seconds.
 pub(crate) fn cpu_s(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))

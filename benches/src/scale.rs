@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::How;
-use crate::measure::{Cost, Meter, Rounds, exponent, resident_kb};
+use crate::measure::{Cost, Meter, Rounds, available_kb, exponent, resident_kb};
 use crate::row::{Report, Row, Target};
 
 /// The scenario with everything in it: strangers, a race, calls, rings, media, the end.
@@ -265,9 +265,13 @@ fn growth(how: &How, report: &Report) -> Result<()> {
     if !how.wants(name) {
         return Ok(());
     }
-    let sizes: &[usize] = how.size(&[10, 100, 1_000, 10_000], &[2, 20]);
+    let sizes: &[usize] = how.size(&[10, 100, 1_000, 3_000, 10_000], &[2, 20]);
     let (mut walls, mut kilobytes, mut words) = (Vec::new(), Vec::new(), Vec::new());
     for &clusters in sizes {
+        if let Some(why) = too_large(clusters, kilobytes.last().copied(), available_kb()?) {
+            words.push(format!("{clusters}: {why}"));
+            break;
+        }
         report.progress(&format!("{name}: {clusters} clusters"));
         let shown = in_own_process(Sample::Clusters { clusters, devices: 0, seconds: 600 })?;
         let wall_s = shown.cost.wall_s + shown.before_s;
@@ -283,6 +287,17 @@ fn growth(how: &How, report: &Report) -> Result<()> {
         exponent(&kilobytes[1.min(kilobytes.len() - 2)..])
     )));
     Ok(())
+}
+
+/// Why so many clusters are not tried after `last`, a number of clusters and what it took in kilobytes: each
+/// cluster has a copy of the whole domain map, so that memory grows with the square.
+fn too_large(clusters: usize, last: Option<(f64, f64)>, available_kb: f64) -> Option<String> {
+    let (before, took_kb) = last?;
+    let would_take_kb = took_kb * (clusters as f64 / before).powi(2);
+    (would_take_kb > available_kb * 0.8).then(|| {
+        let (take, have) = (would_take_kb / 1e6, available_kb / 1e6);
+        format!("not tried, would take up to {take:.0} GB and {have:.0} GB are free")
+    })
 }
 
 /// Every engine once a round, in turns; the samples of each, none where the engine is not there.
@@ -379,5 +394,18 @@ impl Shown {
     /// With the memory of this process now.
     fn here() -> Result<Self> {
         Ok(Self { resident_kb: resident_kb(std::process::id())?, ..Self::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_that_memory_cannot_hold_is_not_tried() {
+        assert_eq!(too_large(10, None, 1.0), None);
+        assert_eq!(too_large(3_000, Some((1_000.0, 300_000.0)), 20e6), None);
+        let why = too_large(10_000, Some((3_000.0, 2_700_000.0)), 20e6).unwrap();
+        assert_eq!(why, "not tried, would take up to 30 GB and 20 GB are free");
     }
 }

@@ -8,7 +8,7 @@ mod encodings;
 
 use std::sync::Arc;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::event::{Sink, SinkHit};
 
@@ -74,6 +74,8 @@ impl Canaries {
         }
         let automaton = AhoCorasick::builder()
             .ascii_case_insensitive(true)
+            // Made anew for each run, which has little to search: a DFA costs more than it saves.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
             .build(patterns.iter().map(|pattern| &pattern.bytes))
             .expect("a run's canaries are far fewer than an automaton holds");
         let longest = patterns.iter().map(|pattern| pattern.bytes.len()).max().unwrap_or(0);
