@@ -3,6 +3,7 @@
 mod aftermath;
 mod desk;
 mod detect;
+mod step;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -158,6 +159,12 @@ enum Command {
         #[arg(long, default_value_t = 400, value_name = "N")]
         replays: u32,
     },
+    /// Steps through a run: forwards, backwards, and a look at the state of any host on the way
+    ///
+    /// Lines are typed, or read from a pipe: `printf 'until violation\nwhy\n' | cargo xtask sim step BUNDLE`.
+    /// What is the case at an event is had by playing the plan again up to there, so `back` is as true as
+    /// `next`.
+    Step(step::Arguments),
     /// Shows the first event in which two histories differ; exit code 0 when they are equal
     Diff {
         /// A bundle's folder, or a file that `run --history` wrote
@@ -323,6 +330,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
         Some(Command::Shrink { bundle, violation, replays }) => {
             aftermath::small(bundle, violation.as_deref(), *replays, plants)
         }
+        Some(Command::Step(arguments)) => step::step(arguments, &library, line.json, plants),
         Some(Command::Diff { left, right }) => aftermath::diff(left, right),
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which, planted }) => {

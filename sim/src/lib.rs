@@ -24,6 +24,8 @@ pub mod play;
 pub mod scenario;
 pub mod shrink;
 pub mod stage;
+#[cfg(not(madsim))]
+pub mod step;
 pub mod stopwatch;
 mod swarm;
 mod target;

@@ -2,7 +2,8 @@
 //!
 //! Not responsible for time: whoever records says when.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use crate::event::{Body, Event, EventId};
@@ -12,7 +13,11 @@ use crate::history::History;
 #[derive(Clone, Debug, Default)]
 pub struct Recorder {
     inner: Arc<Mutex<Inner>>,
+    watch: Arc<OnceLock<Watch>>,
 }
+
+/// Whoever is told of every event.
+struct Watch(Box<dyn Fn(EventId, &str) + Send + Sync>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -32,22 +37,23 @@ impl Recorder {
     #[must_use]
     pub fn with_budget(events: u64) -> Self {
         let inner = Inner { budget: Some(events), ..Inner::default() };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { inner: Arc::new(Mutex::new(inner)), watch: Arc::default() }
     }
 
     /// Writes down what happened; `at` is the time since the run began, `cause` the event that led to it.
     /// Answers the event's place, also when it is beyond the budget.
     pub fn record(&self, at: Duration, host: &str, cause: Option<EventId>, body: Body) -> EventId {
-        let at_us = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
-        let mut inner = self.lock();
-        let kept = inner.events.len() as u64;
-        if inner.budget.is_some_and(|budget| kept >= budget) {
-            inner.beyond_budget += 1;
-            return EventId(kept + inner.beyond_budget - 1);
+        let id = self.write_down(at, host, cause, body);
+        if let Some(Watch(watch)) = self.watch.get() {
+            watch(id, host);
         }
-        let id = EventId(kept);
-        inner.events.push(Event { id, at_us, host: host.to_owned(), cause, body });
         id
+    }
+
+    /// Tells `watch` the place and the host of every event from now on, just after it is written down and
+    /// before whoever records goes on. It must not record. The first watch counts.
+    pub fn watch(&self, watch: impl Fn(EventId, &str) + Send + Sync + 'static) {
+        let _ = self.watch.set(Watch(Box::new(watch)));
     }
 
     /// How many events were recorded, kept or not.
@@ -77,9 +83,28 @@ impl Recorder {
         History::of(inner.events.clone(), inner.beyond_budget)
     }
 
+    fn write_down(&self, at: Duration, host: &str, cause: Option<EventId>, body: Body) -> EventId {
+        let at_us = u64::try_from(at.as_micros()).unwrap_or(u64::MAX);
+        let mut inner = self.lock();
+        let kept = inner.events.len() as u64;
+        if inner.budget.is_some_and(|budget| kept >= budget) {
+            inner.beyond_budget += 1;
+            return EventId(kept + inner.beyond_budget - 1);
+        }
+        let id = EventId(kept);
+        inner.events.push(Event { id, at_us, host: host.to_owned(), cause, body });
+        id
+    }
+
     /// Events are pushed whole, so what a panicking writer leaves behind is sound.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
     }
 }
 
@@ -113,6 +138,19 @@ mod tests {
         assert_eq!(recorder.count(), 4);
         let history = recorder.finish();
         assert_eq!((history.len(), history.beyond_budget()), (2, 2));
+    }
+
+    #[test]
+    fn a_watch_is_told_of_every_event_after_it_is_written_down() {
+        let recorder = Recorder::new();
+        let (told, seen) = (Arc::new(Mutex::new(Vec::new())), recorder.clone());
+        let telling = told.clone();
+        recorder.watch(move |id, host| {
+            telling.lock().unwrap().push((id.0, host.to_owned(), seen.count()));
+        });
+        record(&recorder, None);
+        record(&recorder, None);
+        assert_eq!(*told.lock().unwrap(), [(0, "a".to_owned(), 1), (1, "a".to_owned(), 2)]);
     }
 
     #[test]

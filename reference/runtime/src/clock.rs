@@ -68,6 +68,12 @@ impl Clock {
         self.skew_us.store(us, Ordering::Relaxed);
     }
 
+    /// By how much the wall clock is wrong, microseconds.
+    #[must_use]
+    pub fn skew_us(&self) -> i64 {
+        self.skew_us.load(Ordering::Relaxed)
+    }
+
     /// Time since this clock was made, or since its world began. Never goes backwards, is not skewed.
     #[must_use]
     pub fn now(&self) -> Duration {

@@ -100,7 +100,7 @@ fn options(plan: &Plan, plants: Plants) -> Result<Options> {
     Ok(Options { hooks: plants.hooks(plan)?, ..Options::default() })
 }
 
-fn opened(folder: &Path) -> Result<Bundle> {
+pub(super) fn opened(folder: &Path) -> Result<Bundle> {
     let bundle = Bundle::read(folder)?;
     if let Some(other) = bundle.about.other_build() {
         eprintln!("another build: {other}");

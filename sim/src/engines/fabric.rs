@@ -13,17 +13,18 @@ use fusion_deployment::{
 };
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
-use fusion_history::{Body, History, Recorder};
+use fusion_history::{Body, EventId, History, Recorder};
 use fusion_protocol::ClusterName;
 use fusion_protocol::media::LegCounters;
 use fusion_runtime::probe::Level;
 use fusion_runtime::{Clock, Entropy, Host};
+use futures_util::future::abortable;
 use serde_json::Value;
 
 use super::evidence::{Evidence, MachineProbe, legs_of, lock, signed_by};
 use crate::fabric::{
-    Fault, FaultCount, FaultId, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind, World,
-    WorldOptions,
+    Fault, FaultCount, FaultId, Inspection, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind,
+    World, WorldOptions,
 };
 use crate::plan::Plan;
 use crate::play::{PlayError, play};
@@ -55,23 +56,26 @@ pub struct Options {
     pub wire: bool,
 }
 
+/// A run that was stopped just after one of its events.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Everything observed up to the event.
+    pub history: History,
+    /// What was the case then.
+    pub world: Inspection,
+    /// What each relay said of its legs then, by host.
+    pub legs: Vec<(String, LegCounters)>,
+}
+
 /// Plays `plan` in a world of its own.
 #[must_use]
 pub fn run(plan: &Plan, options: &Options) -> Run {
-    let entropy = Entropy::from_u64(plan.seed).stream("federation");
-    let federation = match assemble(&plan.topology, Addressing::Simulated, &entropy) {
-        Ok(federation) => federation,
+    let stage = match stage_of(plan, options) {
+        Ok(stage) => stage,
         Err(error) => return Run::failed(error.to_string()),
     };
-    let evidence = Arc::new(Evidence::new(&federation, options.wire));
-    let world_options = WorldOptions { explore_order: plan.hesitation, ..WorldOptions::default() };
-    let world = World::with(plan.seed, world_options, evidence.clone());
-    let stage = FabricStage::new(world.clone(), federation, evidence.clone(), options.hooks.clone());
-    let target = Arc::new(target_of(&stage.federation));
-    let played: Result<(), PlayError> = world.run(async {
-        stage.start();
-        play(plan, &stage, target).await
-    });
+    let (world, evidence) = (&stage.world, &stage.evidence);
+    let played: Result<(), PlayError> = world.run(stage.perform(plan));
     let failure = evidence.failure(played, world.panics());
     Run {
         history: evidence.recorder().clone().finish(),
@@ -79,6 +83,42 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
         simulated_us: world.now_us(),
         failure,
     }
+}
+
+/// Plays `plan` until just after `event`, in a world of its own, and looks into it there. What happens up
+/// to then is what happens in a whole run: looking changes nothing. Packets are not in the history.
+///
+/// # Errors
+/// When such a federation cannot exist, or the run ends before the event.
+pub fn stopped_at(plan: &Plan, hooks: &Hooks, event: EventId) -> Result<Stopped, String> {
+    let options = Options { hooks: hooks.clone(), wire: false };
+    let stage = Arc::new(stage_of(plan, &options).map_err(|error| error.to_string())?);
+    let (playing, halt) = abortable(stage.perform(plan));
+    let (found, looking) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Some(stage.clone()))));
+    let (find, look) = (found.clone(), looking.clone());
+    stage.recorder().watch(move |id, _| {
+        if id == event
+            && let Some(stage) = lock(&look).take()
+        {
+            *lock(&find) = Some(stage.stopped());
+            halt.abort();
+        }
+    });
+    let _ = stage.world.run(playing);
+    // A run without the event must not keep itself alive.
+    drop(lock(&looking).take());
+    let stopped = lock(&found).take();
+    stopped.ok_or_else(|| format!("the run ends after {} events", stage.recorder().count()))
+}
+
+/// The stage of a plan, in a world of its own.
+fn stage_of(plan: &Plan, options: &Options) -> Result<FabricStage, TopologyError> {
+    let entropy = Entropy::from_u64(plan.seed).stream("federation");
+    let federation = assemble(&plan.topology, Addressing::Simulated, &entropy)?;
+    let evidence = Arc::new(Evidence::new(&federation, options.wire));
+    let world_options = WorldOptions { explore_order: plan.hesitation, ..WorldOptions::default() };
+    let world = World::with(plan.seed, world_options, evidence.clone());
+    Ok(FabricStage::new(world, federation, evidence, options.hooks.clone()))
 }
 
 /// The deployment that [`conform`] checks: two private clusters of two orgs, and the consumer cluster.
@@ -163,6 +203,21 @@ impl FabricStage {
             hooks,
             running: Arc::default(),
             devices: AtomicU32::new(0),
+        }
+    }
+
+    /// Starts every machine and plays `plan`.
+    async fn perform(&self, plan: &Plan) -> Result<(), PlayError> {
+        self.start();
+        play(plan, self, Arc::new(target_of(&self.federation))).await
+    }
+
+    /// What is the case now.
+    fn stopped(&self) -> Stopped {
+        Stopped {
+            history: self.recorder().snapshot(),
+            world: self.world.inspect(),
+            legs: self.relay_accounts(),
         }
     }
 

@@ -49,6 +49,13 @@ impl<E> Agenda<E> {
         self.heap.pop().map(|entry| entry.event)
     }
 
+    /// What waits, in the order in which it will come.
+    pub(super) fn waiting(&self) -> Vec<(u64, &E)> {
+        let mut waiting: Vec<_> = self.heap.iter().collect();
+        waiting.sort_by_key(|entry| (entry.due_us, entry.order));
+        waiting.into_iter().map(|entry| (entry.due_us, &entry.event)).collect()
+    }
+
     /// Sets the alarm to the head and says when that is.
     pub(super) fn set_alarm(&mut self) -> Option<u64> {
         let head_us = self.heap.peek().map(|entry| entry.due_us);

@@ -76,6 +76,11 @@ impl Disk {
         self.rows.snapshot().into_iter().collect()
     }
 
+    /// How many commits are on their way.
+    pub(super) fn commits_waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     /// Power is gone: some of the first commits in flight are on the disk, the rest is lost.
     pub(super) fn cut(&mut self) {
         let written = self.entropy.below(self.pending.len() as u64 + 1);

@@ -54,7 +54,7 @@ pub(super) struct HostSlot {
     pub(super) name: Arc<str>,
     pub(super) ip: IpAddr,
     pub(super) datacenter: Arc<str>,
-    group: Option<Arc<str>>,
+    pub(super) group: Option<Arc<str>>,
     pub(super) life: Life,
     incarnation: u32,
     /// Whether its processes stand still, and by which fault.
@@ -431,6 +431,16 @@ impl HostSlot {
         self.machine = None;
         self.boot = None;
         self.bus = None;
+    }
+
+    /// How often it has been started again.
+    pub(super) fn restarts(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// How many tasks of the present incarnation have not ended.
+    pub(super) fn tasks_alive(&self) -> usize {
+        self.tasks.alive()
     }
 
     /// Whether the machine is at one of `places`.

@@ -17,6 +17,7 @@
 //! | `host`, `disk` | machines: start, crash, restart, pause, clock, store |
 //! | `fault`, `inject` | faults as data, and their doing and undoing |
 //! | `observe` | what an outside observer is told |
+//! | `inspect` | what is the case at one moment |
 //!
 //! ```
 //! use fusion_sim::fabric::{Fault, World};
@@ -61,6 +62,7 @@ mod dns;
 mod fault;
 mod host;
 mod inject;
+mod inspect;
 mod link;
 mod observe;
 mod tcp;
@@ -73,10 +75,11 @@ mod tests;
 pub use disk::DiskOptions;
 pub use fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place, Shape};
 pub use host::HostBuilder;
+pub use inspect::{InFlight, Inspection, MachineState};
 pub use link::{Jitter, LinkProfile};
 pub use observe::{
     Endpoint, FaultEvent, FaultPhase, Observer, Protocol, Reason, WireCounts, WireEvent, WireKind,
 };
-pub use tcp::TcpOptions;
+pub use tcp::{ConnectionState, PipeState, TcpOptions};
 pub use udp::UdpOptions;
 pub use world::{World, WorldError, WorldOptions};

@@ -47,6 +47,13 @@ impl Default for UdpOptions {
     }
 }
 
+impl Socket {
+    /// How many datagrams wait to be received.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+}
+
 /// Binds a datagram socket of `machine`.
 pub(super) fn bind(shared: &Arc<Shared>, machine: Incarnation, at: SocketAddr) -> io::Result<Arc<dyn Udp>> {
     let mut state = shared.lock();

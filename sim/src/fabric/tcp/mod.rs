@@ -15,6 +15,7 @@
 
 mod ending;
 mod handshake;
+mod shown;
 mod stream;
 mod transfer;
 
@@ -30,6 +31,7 @@ use super::host::HostId;
 use super::link::Packet;
 use super::observe::Protocol;
 
+pub use shown::{ConnectionState, PipeState};
 pub(super) use stream::{Backlog, connect, listen};
 
 /// How connections behave.
@@ -178,6 +180,13 @@ pub(super) enum Step {
     Timeout(Side),
     /// A reset reaches this side.
     Reset(Side),
+}
+
+impl Step {
+    /// Whether it is something that arrives, not a timer.
+    pub(super) fn is_packet(&self) -> bool {
+        !matches!(self, Self::Repeat | Self::Timeout(_))
+    }
 }
 
 impl Side {

@@ -24,6 +24,13 @@ pub(in crate::fabric) struct Backlog {
     waiting: Option<Waker>,
 }
 
+impl Backlog {
+    /// How many connections wait to be accepted.
+    pub(in crate::fabric) fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+}
+
 /// One end of a connection. Dropping it closes the end.
 struct FabricStream {
     shared: Arc<Shared>,
