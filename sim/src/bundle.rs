@@ -86,7 +86,7 @@ pub fn write(outcome: &Outcome, folder: &Path, suffix: &str) -> Result<PathBuf> 
     fill(&folder.join("story.txt"), |to| {
         Ok(narrate(&outcome.history).try_for_each(|told| writeln!(to, "{told}"))?)
     })?;
-    fill(&folder.join("timeline.html"), |to| Ok(to.write_all(timeline::page(outcome).as_bytes())?))?;
+    fill(&folder.join("timeline.html"), |to| Ok(to.write_all(timeline::page(outcome.run()).as_bytes())?))?;
     Ok(folder)
 }
 

@@ -4,6 +4,7 @@ mod aftermath;
 mod desk;
 mod detect;
 mod step;
+mod show;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: n
 ///   cargo xtask sim run race-under-partition --engine all
 ///   cargo xtask sim compare --seeds 3
 ///   cargo xtask sim detect
+///   cargo xtask sim show --scenario one-to-one-race --about alice
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
 struct Line {
@@ -165,6 +167,8 @@ enum Command {
     /// What is the case at an event is had by playing the plan again up to there, so `back` is as true as
     /// `next`.
     Step(step::Arguments),
+    /// Shows a run: as text in columns, as a sequence diagram, as a page
+    Show(show::Show),
     /// Shows the first event in which two histories differ; exit code 0 when they are equal
     Diff {
         /// A bundle's folder, or a file that `run --history` wrote
@@ -283,7 +287,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
                 outcome.history.write_lines(std::io::BufWriter::new(to)).with_context(unwritten)?;
             }
             if let Some(file) = timeline {
-                std::fs::write(file, crate::timeline::page(&outcome))
+                std::fs::write(file, crate::timeline::page(outcome.run()))
                     .with_context(|| format!("the timeline cannot be written to {}", file.display()))?;
             }
             if *tell {
@@ -331,6 +335,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
             aftermath::small(bundle, violation.as_deref(), *replays, plants)
         }
         Some(Command::Step(arguments)) => step::step(arguments, &library, line.json, plants),
+        Some(Command::Show(asked)) => show::show(asked, line.json, &library, plants),
         Some(Command::Diff { left, right }) => aftermath::diff(left, right),
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Plan { which, planted }) => {

@@ -22,6 +22,7 @@ pub mod plan;
 pub mod plant;
 pub mod play;
 pub mod scenario;
+pub mod show;
 pub mod shrink;
 pub mod stage;
 #[cfg(not(madsim))]

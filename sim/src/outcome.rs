@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::engines::fabric::{self, Options, Run};
 use crate::fabric::FaultCount;
 use crate::plan::{Mode, Plan};
+use crate::show;
 use crate::stopwatch::Stopwatch;
 
 /// One run, judged.
@@ -106,6 +107,19 @@ impl Outcome {
             faults: run.faults,
             history: run.history,
             plan: plan.clone(),
+        }
+    }
+
+    /// The run, to look at.
+    #[must_use]
+    pub fn run(&self) -> show::Run<'_> {
+        show::Run {
+            scenario: &self.scenario,
+            seed: self.seed,
+            ruling: self.ruling,
+            failure: self.failure.as_deref(),
+            history: &self.history,
+            verdicts: &self.verdicts,
         }
     }
 

@@ -1,0 +1,157 @@
+//! `show`: a run as a picture, in one of several forms.
+
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use fusion_history::{Ruling, Verdict, judge_all, ruling_of};
+
+use super::aftermath;
+use crate::bundle::Bundle;
+use crate::engines::fabric::{Options, hosts};
+use crate::library::Library;
+use crate::outcome::{Outcome, judged};
+use crate::plan::{Mode, Plan};
+use crate::plant::Plants;
+use crate::show::columns::columns;
+use crate::show::mermaid::mermaid;
+use crate::show::pick::{Edge, Pick};
+use crate::show::{Run, lines};
+use crate::timeline;
+
+/// The width of what goes to no terminal.
+const WIDTH: u16 = 160;
+
+#[derive(Args)]
+pub(crate) struct Show {
+    /// The folder that a failed run left
+    #[arg(required_unless_present = "scenario", conflicts_with = "scenario")]
+    bundle: Option<PathBuf>,
+    /// Plays this scenario and shows that run
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+    /// The seed of the scenario
+    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "bundle")]
+    seed: u64,
+    /// With a swarm of faults drawn from the seed
+    #[arg(long, requires = "scenario")]
+    swarm: bool,
+    /// Plants a bug in the scenario: `detect --list` names them
+    #[arg(long, value_name = "BUG", requires = "scenario")]
+    plant: Option<String>,
+    /// The form
+    #[arg(long = "as", value_enum, default_value_t = Form::Columns, value_name = "FORM")]
+    form: Form,
+    /// From this event or time on, such as #120, 1.5s or 300ms
+    #[arg(long, value_name = "EVENT|TIME")]
+    from: Option<Edge>,
+    /// Up to and with this event or time
+    #[arg(long, value_name = "EVENT|TIME")]
+    until: Option<Edge>,
+    /// Only what is about a requirement (LOC-008), an area (LOC), a host or user (a, alice), or a
+    /// conversation with its locus (C1, or a part of its URL). May be repeated: any of them
+    #[arg(long, value_name = "WORD")]
+    about: Vec<String>,
+    /// How wide columns are together [default: the terminal, or 160]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..))]
+    width: Option<u16>,
+    /// Writes to this file instead
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Text: a column for each host, a line for each event, arrows for messages
+    Columns,
+    /// A sequence diagram for documentation: what shows the first violation, or what is asked for
+    Mermaid,
+    /// The timeline: a page for a browser
+    Timeline,
+}
+
+/// Where a run comes from.
+enum Source {
+    Kept(Box<Bundle>, Vec<Verdict>),
+    Played(Box<Outcome>),
+}
+
+/// Shows a run.
+pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) -> Result<Ruling> {
+    let source = asked.source(library, plants)?;
+    let run = source.run();
+    let pick = Pick { from: asked.from, until: asked.until, about: asked.about.clone() };
+    let text = match asked.form {
+        Form::Columns if json => {
+            let lines = lines(run, &pick)?;
+            let lines = lines.iter().map(|line| Ok(format!("{}\n", serde_json::to_string(line)?)));
+            lines.collect::<Result<String>>()?
+        }
+        Form::Columns => columns(run, &pick, asked.width())?,
+        Form::Mermaid => mermaid(run, &pick)?,
+        Form::Timeline => timeline::page(run),
+    };
+    match &asked.output {
+        Some(file) => written(file, &anstream::adapter::strip_str(&text).to_string())?,
+        None => printed(&text)?,
+    }
+    Ok(Ruling::Holds)
+}
+
+impl Show {
+    fn source(&self, library: &Library, plants: Plants) -> Result<Source> {
+        if let Some(folder) = &self.bundle {
+            let bundle = aftermath::opened(folder)?;
+            let verdicts = judge_all(&bundle.history);
+            return Ok(Source::Kept(Box::new(bundle), verdicts));
+        }
+        let scenario = library.find(self.scenario.as_deref().unwrap_or_default())?;
+        let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
+        let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, mode);
+        let plan = Plan { planted: self.plant.clone(), ..plan };
+        let options = Options { hooks: plants.hooks(&plan)?, ..Options::default() };
+        Ok(Source::Played(Box::new(judged(&plan, &options))))
+    }
+
+    fn width(&self) -> usize {
+        let terminal = || {
+            let out = std::io::stdout();
+            let is_shown = out.is_terminal() && self.output.is_none();
+            is_shown.then(|| rustix::termios::tcgetwinsize(&out).ok()).flatten().map(|size| size.ws_col)
+        };
+        usize::from(self.width.or_else(terminal).filter(|width| *width > 0).unwrap_or(WIDTH))
+    }
+}
+
+impl Source {
+    fn run(&self) -> Run<'_> {
+        match self {
+            Self::Played(outcome) => outcome.run(),
+            Self::Kept(bundle, verdicts) => Run {
+                scenario: &bundle.about.scenario,
+                seed: bundle.about.seed,
+                ruling: bundle
+                    .about
+                    .failure
+                    .as_ref()
+                    .map_or_else(|| ruling_of(verdicts), |_| Ruling::Violated),
+                failure: bundle.about.failure.as_deref(),
+                history: &bundle.history,
+                verdicts,
+            },
+        }
+    }
+}
+
+fn written(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Whoever reads only the beginning has what was wanted.
+fn printed(text: &str) -> Result<()> {
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the picture"),
+        _ => Ok(()),
+    }
+}
