@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fusion_conformance::catalogue::catalogue;
+use fusion_deployment::HostSpec;
 use fusion_deployment::topology::{Topology, UserSpec};
 use fusion_protocol::Domain;
 use fusion_settings::Mistake;
@@ -400,7 +401,21 @@ impl Reader<'_> {
                 return Err(mistake.suggest_one_of(name, known.into_iter().collect::<BTreeSet<_>>()));
             }
         }
-        Ok(())
+        self.named(fault, &hosts)
+    }
+
+    /// A fault of names that this federation has.
+    fn named(&self, fault: &Fault, hosts: &[HostSpec]) -> Result<(), Mistake> {
+        let template =
+            self.topology.url_template().map_err(|error| self.mistake(&error.to_string(), error.needle()))?;
+        let known: BTreeSet<String> = hosts.iter().flat_map(|host| host.names(&template)).collect();
+        match fault.names().into_iter().find(|name| !known.contains(*name)) {
+            None => Ok(()),
+            Some(name) => {
+                let mistake = self.mistake(&format!("nobody has the name `{name}`"), &format!("\"{name}\""));
+                Err(mistake.suggest_one_of(name, known.iter().map(String::as_str)))
+            }
+        }
     }
 
     fn families(&self, raw: &RawSwarm) -> Result<(), Mistake> {

@@ -221,6 +221,22 @@ impl HostSpec {
             Role::Cluster(cluster) | Role::Relay { cluster, .. } => Some(cluster),
         }
     }
+
+    /// The names under which it is found.
+    #[must_use]
+    pub fn names(&self, template: &UrlTemplate) -> Vec<String> {
+        match &self.role {
+            Role::Provider => {
+                PROVIDER_HOSTS.iter().map(|name| format!("{name}.{}", template.provider())).collect()
+            }
+            Role::Cluster(cluster) => Service::ALL
+                .into_iter()
+                .filter(|service| *service != Service::Relay)
+                .map(|service| template.host(cluster, service))
+                .collect(),
+            Role::Relay { cluster, number } => vec![relay_name(template, cluster, *number)],
+        }
+    }
 }
 
 impl OrgKeys {
@@ -296,18 +312,7 @@ fn hosts(topology: &Topology, addressing: Addressing) -> Vec<HostSpec> {
 fn resolve(template: &UrlTemplate, hosts: &[HostSpec]) -> BTreeMap<String, Vec<IpAddr>> {
     let mut table = BTreeMap::new();
     for host in hosts {
-        let names: Vec<String> = match &host.role {
-            Role::Provider => {
-                PROVIDER_HOSTS.iter().map(|name| format!("{name}.{}", template.provider())).collect()
-            }
-            Role::Cluster(cluster) => Service::ALL
-                .into_iter()
-                .filter(|service| *service != Service::Relay)
-                .map(|service| template.host(cluster, service))
-                .collect(),
-            Role::Relay { cluster, number } => vec![relay_name(template, cluster, *number)],
-        };
-        table.extend(names.into_iter().map(|name| (name, vec![host.ip])));
+        table.extend(host.names(template).into_iter().map(|name| (name, vec![host.ip])));
     }
     table
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +26,17 @@ pub struct Clock {
     /// What [`Clock::now`] read at the origin.
     elapsed_at_origin: Duration,
     wall_at_zero_us: u64,
-    skew_us: Arc<AtomicI64>,
+    error: Arc<Error>,
+}
+
+/// In which ways a wall clock is wrong.
+#[derive(Default)]
+struct Error {
+    skew_us: AtomicI64,
+    jumped_us: AtomicI64,
+    drift_ppm: AtomicI64,
+    /// Since when it drifts, by [`Clock::now`].
+    drifts_since_us: AtomicU64,
 }
 
 impl Clock {
@@ -53,25 +63,42 @@ impl Clock {
             origin: tokio::time::Instant::now(),
             elapsed_at_origin: elapsed,
             wall_at_zero_us: wall.0,
-            skew_us: Arc::default(),
+            error: Arc::default(),
         }
     }
 
     /// The same time line seen by another machine, whose wall clock can be set wrong by itself.
     #[must_use]
     pub fn of_another_host(&self) -> Self {
-        Self { skew_us: Arc::default(), ..self.clone() }
+        Self { error: Arc::default(), ..self.clone() }
     }
 
     /// Sets the wall clock wrong by `us` microseconds (negative: it is behind).
     pub fn set_skew_us(&self, us: i64) {
-        self.skew_us.store(us, Ordering::Relaxed);
+        self.error.skew_us.store(us, Ordering::Relaxed);
+    }
+
+    /// Lets the wall clock go wrong by `ppm` microseconds in each second from now on (negative: it is slow).
+    /// 0 sets it right again.
+    pub fn set_drift_ppm(&self, ppm: i64) {
+        self.error.drifts_since_us.store(self.now().as_micros() as u64, Ordering::Relaxed);
+        self.error.drift_ppm.store(ppm, Ordering::Relaxed);
+    }
+
+    /// Sets the wall clock forward by `us` microseconds (negative: back), once more.
+    pub fn jump_us(&self, us: i64) {
+        self.error.jumped_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// Undoes every [`Clock::jump_us`].
+    pub fn undo_jumps(&self) {
+        self.error.jumped_us.store(0, Ordering::Relaxed);
     }
 
     /// By how much the wall clock is wrong, microseconds.
     #[must_use]
     pub fn skew_us(&self) -> i64 {
-        self.skew_us.load(Ordering::Relaxed)
+        self.error.at(self.now().as_micros() as u64)
     }
 
     /// Time since this clock was made, or since its world began. Never goes backwards, is not skewed.
@@ -88,8 +115,8 @@ impl Clock {
     /// Wall time, as wrong as it has been set.
     #[must_use]
     pub fn wall(&self) -> Timestamp {
-        let true_us = self.wall_at_zero_us + self.now().as_micros() as u64;
-        Timestamp(true_us.saturating_add_signed(self.skew_us.load(Ordering::Relaxed)))
+        let now_us = self.now().as_micros() as u64;
+        Timestamp((self.wall_at_zero_us + now_us).saturating_add_signed(self.error.at(now_us)))
     }
 
     /// Waits.
@@ -114,6 +141,17 @@ impl Clock {
         #[expect(clippy::disallowed_methods, reason = "the one reader of the runtime's clock")]
         let now = tokio::time::Instant::now();
         now.saturating_duration_since(self.origin)
+    }
+}
+
+impl Error {
+    /// By how much the clock is wrong when [`Clock::now`] reads `now_us`.
+    fn at(&self, now_us: u64) -> i64 {
+        let ppm = i128::from(self.drift_ppm.load(Ordering::Relaxed));
+        let drifts_us = now_us.saturating_sub(self.drifts_since_us.load(Ordering::Relaxed));
+        let drifted_us = (i128::from(drifts_us) * ppm / 1_000_000) as i64;
+        let stepped_us = self.skew_us.load(Ordering::Relaxed) + self.jumped_us.load(Ordering::Relaxed);
+        stepped_us.saturating_add(drifted_us)
     }
 }
 
@@ -147,5 +185,24 @@ mod tests {
 
         clock.sleep_until(Duration::from_secs(1)).await;
         assert_eq!(clock.now(), Duration::from_secs(62), "a moment that is over is not waited for");
+    }
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_is_wrong_as_it_was_made_and_right_again_after() {
+        let clock = Clock::starting_at(Timestamp(100_000_000));
+        let other = clock.of_another_host();
+        let wrong_by = || i128::from(other.wall().0) - i128::from(clock.wall().0);
+        other.set_drift_ppm(-1_000);
+        other.jump_us(700);
+        other.jump_us(-200);
+        other.set_skew_us(20);
+        assert_eq!(wrong_by(), 520);
+        clock.sleep(Duration::from_secs(10)).await;
+        assert_eq!(wrong_by(), 520 - 10_000);
+        other.undo_jumps();
+        other.set_skew_us(0);
+        assert_eq!(wrong_by(), -10_000);
+        other.set_drift_ppm(0);
+        clock.sleep(Duration::from_secs(10)).await;
+        assert_eq!(wrong_by(), 0);
     }
 }

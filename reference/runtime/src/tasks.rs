@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::executor;
 
@@ -25,11 +26,17 @@ struct Scope {
     alive: Mutex<BTreeMap<u64, Option<executor::AbortHandle>>>,
     waiting: Mutex<Vec<Waker>>,
     hesitate: Mutex<Option<Hesitate>>,
+    slow: AtomicBool,
+    busy: Mutex<Option<Busy>>,
 }
 
 /// Decides, at each poll, whether a task steps back once to let the others go first. A simulator
 /// uses it to explore the orders in which ready tasks can run.
 pub type Hesitate = Box<dyn FnMut() -> bool + Send>;
+
+/// Says, when a task is about to run, for how long the machine's processor is busy before it comes to it.
+/// A simulator uses it to make a machine slow.
+pub type Busy = Box<dyn FnMut() -> Duration + Send>;
 
 impl Tasks {
     /// Starts `future` on this machine. After [`Tasks::abort_all`] it is dropped unstarted.
@@ -39,7 +46,8 @@ impl Tasks {
         F::Output: Send + 'static,
     {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let guarded = Guarded { inner: Box::pin(future), scope: self.0.clone(), id, stepped_back: false };
+        let guarded =
+            Guarded { inner: Box::pin(future), scope: self.0.clone(), id, stepped_back: false, turn: None };
         lock(&self.0.alive).insert(id, None);
         let handle = executor::spawn(guarded);
         if let Some(entry) = lock(&self.0.alive).get_mut(&id) {
@@ -76,6 +84,12 @@ impl Tasks {
         *lock(&self.0.hesitate) = Some(decide);
     }
 
+    /// Makes the machine's processor slow (see [`Busy`]), or as fast as ever.
+    pub fn slow_down(&self, busy: Option<Busy>) {
+        self.0.slow.store(busy.is_some(), Ordering::Relaxed);
+        *lock(&self.0.busy) = busy;
+    }
+
     /// How many tasks have not ended.
     #[must_use]
     pub fn alive(&self) -> usize {
@@ -107,6 +121,8 @@ struct Guarded<F> {
     scope: Arc<Scope>,
     id: u64,
     stepped_back: bool,
+    /// What it waits for until a slow processor comes to it.
+    turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<F: Future> Future for Guarded<F> {
@@ -121,6 +137,9 @@ impl<F: Future> Future for Guarded<F> {
                 return Poll::Pending;
             }
         }
+        if self.waits_for_its_turn(context) {
+            return Poll::Pending;
+        }
         let step_back =
             !self.stepped_back && lock(&self.scope.hesitate).as_mut().is_some_and(|decide| decide());
         self.stepped_back = step_back;
@@ -129,6 +148,27 @@ impl<F: Future> Future for Guarded<F> {
             return Poll::Pending;
         }
         self.inner.as_mut().poll(context)
+    }
+}
+
+impl<F> Guarded<F> {
+    /// Whether the processor is still busy. Woken meanwhile, the task runs once.
+    fn waits_for_its_turn(&mut self, context: &mut Context<'_>) -> bool {
+        if self.turn.is_none() {
+            if !self.scope.slow.load(Ordering::Relaxed) {
+                return false;
+            }
+            let busy = lock(&self.scope.busy).as_mut().map_or(Duration::ZERO, |busy| busy());
+            if busy.is_zero() {
+                return false;
+            }
+            self.turn = Some(Box::pin(executor::sleep(busy)));
+        }
+        let waits = self.turn.as_mut().is_some_and(|turn| turn.as_mut().poll(context).is_pending());
+        if !waits {
+            self.turn = None;
+        }
+        waits
     }
 }
 
@@ -148,8 +188,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{Clock, Timestamp};
 
@@ -230,6 +268,20 @@ mod tests {
         tasks.abort_all();
         assert_eq!(task.join().await, None);
         assert_eq!(tasks.alive(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn on_a_slow_machine_each_turn_of_a_task_takes_time_until_it_is_fast_again() {
+        let tasks = Tasks::default();
+        let clock = Clock::starting_at(Timestamp(0));
+        tasks.slow_down(Some(Box::new(|| Duration::from_secs(4))));
+        let (_, ticks) = ticking(&tasks, &clock);
+        pass(&clock, 11).await;
+        // It begins after 4 s; each further second it waits for takes 5.
+        assert_eq!(ticks.load(Ordering::Relaxed), 1);
+        tasks.slow_down(None);
+        pass(&clock, 10).await;
+        assert!(ticks.load(Ordering::Relaxed) >= 7, "{ticks:?}");
     }
 
     #[tokio::test]

@@ -3,6 +3,10 @@
 //! One writer, in order: a commit waits for those before it and takes virtual time. It goes on when
 //! its caller is gone. At a crash, what was acknowledged is there; of what was not, a seeded number of
 //! the first commits is there and the rest is not, as with a log cut anywhere. Reading takes no time.
+//!
+//! A commit is there whole or not at all, as the contract of [`Store`] says. Sectors that are lost or torn
+//! are beneath that contract: the tests of the embedded store let it meet them on a disk of its own
+//! (`fusion_runtime::store::SimDisk`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -34,9 +38,12 @@ pub(super) struct Disk {
     next_ticket: u64,
     writer_free_us: u64,
     entropy: Entropy,
+    /// Decides which commits meet an error.
+    luck: Entropy,
     options: DiskOptions,
     pub(super) slow: Option<(FaultId, u64)>,
     pub(super) full: Option<FaultId>,
+    pub(super) errors: Option<(FaultId, f64)>,
 }
 
 struct Pending {
@@ -64,10 +71,12 @@ impl Disk {
             pending: VecDeque::new(),
             next_ticket: 0,
             writer_free_us: 0,
+            luck: entropy.stream("errors"),
             entropy,
             options,
             slow: None,
             full: None,
+            errors: None,
         }
     }
 
@@ -107,6 +116,17 @@ impl Disk {
         lost
     }
 
+    /// Why the next commit is refused, and whose fault that is.
+    fn refusal(&self) -> Option<(FaultId, &'static str)> {
+        if let Some(fault) = self.full {
+            return Some((fault, "no space left on the disk"));
+        }
+        let (fault, probability) = self.errors?;
+        // A stream of its own: how long commits take stays as it is.
+        let is_refused = self.luck.chance(probability);
+        is_refused.then_some((fault, "input/output error of the disk"))
+    }
+
     /// Queues a commit; says when it will be done.
     fn queue(
         &mut self,
@@ -133,14 +153,14 @@ impl State {
             return;
         }
         let Some(Pending { batch, reply, .. }) = disk.pending.pop_front() else { return };
-        let full = disk.full;
-        let done = match full {
-            Some(_) => Err(StoreError::Refused("no space left on the disk".into())),
+        let refused = disk.refusal();
+        let done = match refused {
+            Some((_, why)) => Err(StoreError::Refused(why.into())),
             None => disk.rows.apply(batch),
         };
         // The caller may have stopped waiting; the commit stands all the same.
         let _ = reply.send(done);
-        if let Some(fault) = full {
+        if let Some((fault, _)) = refused {
             self.faults.took_effect(fault);
         }
     }

@@ -12,7 +12,11 @@ use super::world::State;
 
 /// Names and their addresses.
 #[derive(Default)]
-pub(super) struct Names(BTreeMap<String, Entry>);
+pub(super) struct Names {
+    entries: BTreeMap<String, Entry>,
+    /// Whether a name has ever been answered with the addresses of another one.
+    has_lied: bool,
+}
 
 #[derive(Default)]
 struct Entry {
@@ -21,12 +25,14 @@ struct Entry {
     /// The active faults, the latest last.
     missing: Vec<FaultId>,
     stale: Vec<FaultId>,
+    /// And whose addresses are answered instead.
+    wrong: Vec<(FaultId, String)>,
 }
 
 impl Names {
     /// Publishes `addresses` as those of `name`; none takes the name away.
     pub(super) fn publish(&mut self, name: &str, addresses: Vec<IpAddr>) {
-        let entry = self.0.entry(canonical(name)).or_default();
+        let entry = self.entries.entry(canonical(name)).or_default();
         if entry.now != addresses {
             entry.before = std::mem::replace(&mut entry.now, addresses);
         }
@@ -34,30 +40,54 @@ impl Names {
 
     /// The addresses of `name`, and the fault that made them wrong.
     fn look_up(&self, name: &str) -> (&[IpAddr], Option<FaultId>) {
-        let Some(entry) = self.0.get(&canonical(name)) else { return (&[], None) };
-        match (entry.missing.last(), entry.stale.last()) {
-            (Some(fault), _) => (&[], Some(*fault)),
-            (None, Some(fault)) if entry.before != entry.now => (&entry.before, Some(*fault)),
+        let Some(entry) = self.entries.get(&canonical(name)) else { return (&[], None) };
+        if let Some(fault) = entry.missing.last() {
+            return (&[], Some(*fault));
+        }
+        if let Some((fault, as_of)) = entry.wrong.last() {
+            let answered = self.entries.get(as_of).map_or(&[][..], |other| &other.now);
+            return (answered, (answered != entry.now).then_some(*fault));
+        }
+        match entry.stale.last() {
+            Some(fault) if entry.before != entry.now => (&entry.before, Some(*fault)),
             _ => (&entry.now, None),
         }
     }
 
+    /// Whether whoever has address `ip` can show a certificate for `name`: it has, or had, that name.
+    pub(super) fn is_of(&self, name: &str, ip: IpAddr) -> bool {
+        if !self.has_lied {
+            return true;
+        }
+        let entry = self.entries.get(&canonical(name));
+        entry.is_none_or(|entry| entry.now.contains(&ip) || entry.before.contains(&ip))
+    }
+
     /// Lets `fault` begin.
     pub(super) fn begin(&mut self, id: FaultId, fault: &Fault) -> Result<(), FaultError> {
-        let (Fault::DnsMissing { name } | Fault::DnsStale { name }) = fault else { return Ok(()) };
-        let entry = self.0.get_mut(&canonical(name)).ok_or_else(|| FaultError::NoSuchName(name.clone()))?;
         match fault {
-            Fault::DnsMissing { .. } => entry.missing.push(id),
-            _ => entry.stale.push(id),
+            Fault::DnsMissing { name } => self.known(name)?.missing.push(id),
+            Fault::DnsStale { name } => self.known(name)?.stale.push(id),
+            Fault::DnsWrong { name, as_of } => {
+                self.known(as_of)?;
+                self.known(name)?.wrong.push((id, canonical(as_of)));
+                self.has_lied = true;
+            }
+            _ => {}
         }
         Ok(())
     }
 
+    fn known(&mut self, name: &str) -> Result<&mut Entry, FaultError> {
+        self.entries.get_mut(&canonical(name)).ok_or_else(|| FaultError::NoSuchName(name.to_owned()))
+    }
+
     /// Lets the fault `id` end.
     pub(super) fn end(&mut self, id: FaultId) {
-        for entry in self.0.values_mut() {
+        for entry in self.entries.values_mut() {
             entry.missing.retain(|fault| *fault != id);
             entry.stale.retain(|fault| *fault != id);
+            entry.wrong.retain(|(fault, _)| *fault != id);
         }
     }
 }
@@ -118,6 +148,22 @@ mod tests {
         let mut names = moved();
         names.begin(FaultId(1), &Fault::DnsMissing { name: "a.example".into() }).unwrap();
         assert_eq!(names.look_up("a.example"), ([].as_slice(), Some(FaultId(1))));
+    }
+
+    #[test]
+    fn a_wrong_name_answers_as_another_whose_machine_has_no_certificate_for_it() {
+        let mut names = moved();
+        let other = IpAddr::from([192, 0, 2, 3]);
+        names.publish("b.example", vec![other]);
+        assert!(names.is_of("a.example", other), "nobody lies, nobody asks");
+        let fault = Fault::DnsWrong { name: "a.example".into(), as_of: "B.example".into() };
+        names.begin(FaultId(1), &fault).unwrap();
+        assert_eq!(names.look_up("a.example"), ([other].as_slice(), Some(FaultId(1))));
+        assert_eq!(names.look_up("b.example"), ([other].as_slice(), None));
+        assert!(!names.is_of("a.example", other));
+        assert!(names.is_of("a.example", OLD) && names.is_of("a.example", NEW));
+        names.end(FaultId(1));
+        assert_eq!(names.look_up("a.example"), ([NEW].as_slice(), None));
     }
 
     #[test]

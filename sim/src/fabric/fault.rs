@@ -197,6 +197,28 @@ pub enum Fault {
         /// The machines.
         host: Place,
     },
+    /// The machine's only processor is slow: each turn of a task takes so much of its time, and the tasks
+    /// wait for each other.
+    SlowCpu {
+        /// The machines.
+        host: Place,
+        /// For each turn, microseconds; 1 to 1,000,000.
+        turn_us: u64,
+    },
+    /// Strangers come: each connects to a listener of the machine, asks for something over HTTP/1.1, and
+    /// waits for the answer.
+    Overload {
+        /// The machines.
+        host: Place,
+        /// How many begin in each second; 1 to 10,000.
+        per_s: u64,
+    },
+    /// The machine's certificate has run out: whoever connects to it breaks off the handshake, as with TLS.
+    /// Open connections go on, and so do datagrams.
+    CertificateExpired {
+        /// The machines.
+        host: Place,
+    },
     /// Commits take longer.
     SlowDisk {
         /// The machines.
@@ -208,6 +230,13 @@ pub enum Fault {
     DiskFull {
         /// The machines.
         host: Place,
+    },
+    /// Commits are refused now and then, by an error of the disk; nothing of them is written.
+    DiskErrors {
+        /// The machines.
+        host: Place,
+        /// Of each commit, 0 to 1.
+        probability: f64,
     },
     /// Tables of the store are gone, once and for good: a botched restore, a broken page.
     LoseRows {
@@ -223,6 +252,22 @@ pub enum Fault {
         /// By how much.
         us: i64,
     },
+    /// The wall clock goes wrong by `ppm` microseconds in each second (negative: it is slow). Healed, it is
+    /// right. Waiting is not affected.
+    Drift {
+        /// The machines.
+        host: Place,
+        /// By how much; at most 900,000 either way.
+        ppm: i64,
+    },
+    /// The wall clock is set forward by `us` microseconds, once (negative: back), and stays so until
+    /// everything is healed.
+    Jump {
+        /// The machines.
+        host: Place,
+        /// By how much.
+        us: i64,
+    },
     /// A name does not exist.
     DnsMissing {
         /// The name.
@@ -232,6 +277,14 @@ pub enum Fault {
     DnsStale {
         /// The name.
         name: String,
+    },
+    /// A name is answered with the addresses of another one. Whoever connects there finds a certificate of
+    /// somebody else, as with TLS, and breaks off.
+    DnsWrong {
+        /// The name.
+        name: String,
+        /// Whose addresses it is answered with.
+        as_of: String,
     },
 }
 
@@ -357,6 +410,26 @@ mod tests {
                 "a probability is between 0 and 1, not 5",
             ),
             (r#"{"kind":"half_open","a":[],"b":["b"]}"#, "`half_open` needs at least one place on each side"),
+            (
+                r#"{"kind":"slow_cpu","host":"a","turn_us":0}"#,
+                "`slow_cpu` takes a `turn_us` of 1 to 1000000, not 0",
+            ),
+            (
+                r#"{"kind":"overload","host":"a","per_s":20000}"#,
+                "`overload` takes a `per_s` of 1 to 10000, not 20000",
+            ),
+            (
+                r#"{"kind":"drift","host":"a","ppm":-1000000}"#,
+                "`drift` takes a `ppm` of -900000 to 900000, not -1000000",
+            ),
+            (
+                r#"{"kind":"disk_errors","host":"a","probability":2}"#,
+                "a probability is between 0 and 1, not 2",
+            ),
+            (
+                r#"{"kind":"dns_wrong","name":"a.example","as_of":"a.example"}"#,
+                "`dns_wrong` takes a `as_of` that is another name, not a.example",
+            ),
             (
                 r#"{"kind":"bandwidth","bytes_per_s":0}"#,
                 "a bandwidth is at least 1 byte per second; for none, use a partition",

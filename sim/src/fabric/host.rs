@@ -7,11 +7,13 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::net::{Listener, Stream, Udp};
 use fusion_runtime::probe::Level;
+use fusion_runtime::tasks::Busy;
 use fusion_runtime::{Bus, Clock, Host, Net, Probe, Tasks};
 use serde_json::Value;
 
@@ -59,6 +61,11 @@ pub(super) struct HostSlot {
     incarnation: u32,
     /// Whether its processes stand still, and by which fault.
     pub(super) paused: Option<Option<FaultId>>,
+    /// How much time each turn of a task takes, microseconds, and by which fault.
+    pub(super) slow_cpu: Option<(FaultId, u64)>,
+    cpu_free_us: u64,
+    /// The fault by which its certificate has run out.
+    pub(super) expired: Option<FaultId>,
     /// The fault that fills the backlogs of its listeners.
     pub(super) backlog_full: Option<FaultId>,
     pub(super) tapped: bool,
@@ -142,6 +149,9 @@ impl HostBuilder {
             life: Life::Up,
             incarnation: 0,
             paused: None,
+            slow_cpu: None,
+            cpu_free_us: 0,
+            expired: None,
             backlog_full: None,
             tapped: state.observer.watches_bytes(&self.name),
             next_port: FIRST_FREE_PORT,
@@ -390,6 +400,44 @@ impl State {
         slot.tasks.resume();
     }
 
+    /// Makes the machine's processor as slow as the active faults want it.
+    pub(super) fn set_pace(&self, id: HostId, shared: &Arc<Shared>) {
+        let slot = self.host(id);
+        let busy = slot.slow_cpu.is_some().then(|| {
+            let world = Arc::downgrade(shared);
+            Box::new(move || world.upgrade().map_or(Duration::ZERO, |world| world.lock().take_turn(id)))
+                as Busy
+        });
+        slot.tasks.slow_down(busy);
+    }
+
+    /// A task asks for the processor: says how long it waits for it and uses it.
+    fn take_turn(&mut self, id: HostId) -> Duration {
+        let now_us = self.now_us();
+        let slot = self.host_mut(id);
+        let Some((fault, turn_us)) = slot.slow_cpu else { return Duration::ZERO };
+        slot.cpu_free_us = slot.cpu_free_us.max(now_us) + turn_us;
+        let wait_us = slot.cpu_free_us - now_us;
+        self.faults.took_effect(fault);
+        Duration::from_micros(wait_us)
+    }
+
+    /// What `machine` sees of whoever it has reached at `to` under `name`, as TLS would show it.
+    ///
+    /// # Errors
+    /// When the certificate has run out or is somebody else's.
+    pub(super) fn verify(&mut self, to: (HostId, SocketAddr), name: &str) -> io::Result<()> {
+        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        if let Some(fault) = self.host(to.0).expired {
+            self.faults.took_effect(fault);
+            return refuse(format!("the certificate of {name} has run out"));
+        }
+        if !self.names.is_of(name, to.1.ip()) {
+            return refuse(format!("{} shows a certificate that is not for {name}", to.1));
+        }
+        Ok(())
+    }
+
     /// How many tasks have ended by a panic.
     pub(super) fn panics(&self) -> u64 {
         self.hosts.iter().map(|slot| slot.panics + slot.tasks.panics()).sum()
@@ -410,6 +458,8 @@ impl State {
             let (entropy, probability) = (of_this_life("hesitate"), self.options.explore_order);
             slot.tasks.hesitate(Box::new(move || entropy.chance(probability)));
         }
+        self.set_pace(id, shared);
+        let slot = self.host(id);
         let host = Host {
             name: slot.name.clone(),
             net: Arc::new(HostNet { shared: shared.clone(), machine }),
@@ -468,8 +518,8 @@ impl Net for HostNet {
         state.resolve(name, port)
     }
 
-    async fn connect(&self, to: SocketAddr, _name: &str) -> io::Result<Stream> {
-        tcp::connect(&self.shared, self.machine, to).await
+    async fn connect(&self, to: SocketAddr, name: &str) -> io::Result<Stream> {
+        tcp::connect(&self.shared, self.machine, to, name).await
     }
 
     async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {

@@ -46,7 +46,7 @@ impl World {
             (state.begin(fault)?, hosts)
         };
         for host in hosts {
-            let effects = self.strike(fault, host).await;
+            let effects = self.strike(id, fault, host).await;
             self.shared.lock().faults.took_effects(id, effects);
         }
         if fault.is_instant() {
@@ -73,7 +73,7 @@ impl World {
         Ok(())
     }
 
-    /// Lets every fault end, the oldest first, and starts every machine that is down.
+    /// Lets every fault end, the oldest first, sets every clock right and starts every machine that is down.
     pub async fn heal_all(&self) {
         let active = self.shared.lock().faults.active.clone();
         for id in active {
@@ -82,6 +82,7 @@ impl World {
         }
         let down = {
             let state = self.shared.lock();
+            state.every_host().for_each(|host| state.host(host).clock.undo_jumps());
             state.every_host().filter(|host| state.host(*host).life != Life::Up).collect::<Vec<_>>()
         };
         for host in down {
@@ -115,7 +116,7 @@ impl World {
     }
 
     /// Does `fault` to one machine; says how much difference that made at once.
-    async fn strike(&self, fault: &Fault, host: HostId) -> u64 {
+    async fn strike(&self, id: FaultId, fault: &Fault, host: HostId) -> u64 {
         match *fault {
             Fault::Crash { .. } => self.take_down(host, Life::Crashed).await as u64,
             Fault::PowerOff { .. } => self.take_down(host, Life::Off).await as u64,
@@ -125,9 +126,19 @@ impl World {
             }
             Fault::LoseRows { ref tables, .. } => self.shared.lock().host_mut(host).disk.lose(tables),
             // Whoever reads the clock does not tell the world; a running machine does read it.
-            Fault::Skew { us, .. } => {
+            Fault::Skew { us: by, .. } | Fault::Drift { ppm: by, .. } | Fault::Jump { us: by, .. } => {
                 let is_up = self.shared.lock().settle(fault, host) == Life::Up;
-                u64::from(us != 0 && is_up)
+                u64::from(by != 0 && is_up)
+            }
+            Fault::SlowCpu { .. } => {
+                let mut state = self.shared.lock();
+                state.settle(fault, host);
+                state.set_pace(host, &self.shared);
+                0
+            }
+            Fault::Overload { per_s, .. } => {
+                self.send_strangers(id, host, per_s);
+                0
             }
             _ => {
                 self.shared.lock().settle(fault, host);
@@ -139,6 +150,9 @@ impl World {
     /// Undoes `fault`, which is over, on one machine.
     async fn relieve(&self, fault: &Fault, host: HostId) {
         let life = self.shared.lock().settle(fault, host);
+        if matches!(fault, Fault::SlowCpu { .. }) {
+            self.shared.lock().set_pace(host, &self.shared);
+        }
         let took_down = matches!(fault, Fault::Crash { .. } | Fault::PowerOff { .. });
         if took_down && life != Life::Up && !self.shared.lock().is_kept_down(host) {
             self.bring_up(host).await;
@@ -184,6 +198,18 @@ impl State {
         let latest = self.faults.latest(like, self.host(host)).map(|(id, fault)| (id, fault.clone()));
         let slot = self.host_mut(host);
         match (like, latest) {
+            (Fault::SlowCpu { .. }, Some((id, Fault::SlowCpu { turn_us, .. }))) => {
+                slot.slow_cpu = Some((id, turn_us));
+            }
+            (Fault::SlowCpu { .. }, _) => slot.slow_cpu = None,
+            (Fault::CertificateExpired { .. }, latest) => slot.expired = latest.map(|(id, _)| id),
+            (Fault::DiskErrors { .. }, Some((id, Fault::DiskErrors { probability, .. }))) => {
+                slot.disk.errors = Some((id, probability));
+            }
+            (Fault::DiskErrors { .. }, _) => slot.disk.errors = None,
+            (Fault::Drift { .. }, Some((_, Fault::Drift { ppm, .. }))) => slot.clock.set_drift_ppm(ppm),
+            (Fault::Drift { .. }, _) => slot.clock.set_drift_ppm(0),
+            (Fault::Jump { us, .. }, _) => slot.clock.jump_us(*us),
             (Fault::Pause { .. }, Some((id, _))) => self.pause(host, Some(id)),
             (Fault::Pause { .. }, None) => self.resume(host),
             (Fault::SlowDisk { .. }, Some((id, Fault::SlowDisk { add_ms, .. }))) => {
@@ -258,6 +284,11 @@ impl Faults {
             let Record { fault, began_us, .. } = self.book.get(id)?;
             Some(Active { id: *id, began_us: *began_us, fault })
         })
+    }
+
+    /// Whether a fault is on.
+    pub(super) fn is_active(&self, id: FaultId) -> bool {
+        self.active.contains(&id)
     }
 
     /// The latest active fault of the family of `like` that strikes this machine.

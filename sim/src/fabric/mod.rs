@@ -16,6 +16,7 @@
 //! | `tcp`, `udp`, `dns` | what a machine's network does with packets and names |
 //! | `host`, `disk` | machines: start, crash, restart, pause, clock, store |
 //! | `fault`, `inject` | faults as data, and their doing and undoing |
+//! | `strangers` | clients that come in numbers |
 //! | `observe` | what an outside observer is told |
 //! | `inspect` | what is the case at one moment |
 //!
@@ -65,6 +66,7 @@ mod inject;
 mod inspect;
 mod link;
 mod observe;
+mod strangers;
 mod tcp;
 mod udp;
 mod world;

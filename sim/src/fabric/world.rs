@@ -270,6 +270,11 @@ impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The world's own tasks, which no machine's fate ends.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
 }
 
 impl State {

@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub use embedded::{EmbeddedStore, OpenError};
 pub use memory::MemoryStore;
 #[cfg(not(madsim))]
-pub use sim_disk::{DiskFault, SimDisk};
+pub use sim_disk::{Damage, DiskFault, SimDisk};
 
 use async_trait::async_trait;
 use bytes::Bytes;

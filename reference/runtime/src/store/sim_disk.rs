@@ -29,6 +29,15 @@ pub enum DiskFault {
     Everything,
 }
 
+/// What a crash did to the changes that were not synced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Changes that are not there.
+    pub lost: usize,
+    /// Writes that are there in part.
+    pub torn: usize,
+}
+
 #[derive(Debug, Default)]
 struct Disk {
     /// What a read sees.
@@ -47,6 +56,7 @@ struct Disk {
     unplug_at_sync: Option<u64>,
     operations: u64,
     syncs: u64,
+    damage: Damage,
 }
 
 #[derive(Clone, Debug)]
@@ -73,13 +83,25 @@ impl SimDisk {
         let torn = chance.chance(0.5).then(|| chance.below(disk.unsynced.len() as u64) as usize);
         // From none to all of them, so that each extreme comes often enough.
         let survival = chance.below(4) as f64 / 3.0;
+        let mut damage = Damage::default();
         for (index, change) in disk.unsynced.iter().enumerate() {
             if chance.chance(survival) {
-                let torn = torn == Some(index);
+                let torn = torn == Some(index) && matches!(change, Change::Write { .. });
+                damage.torn += usize::from(torn);
                 change.apply(&mut left, |len| if torn { chance.below(len as u64) as usize } else { len });
+            } else {
+                damage.lost += 1;
             }
         }
-        Self::holding(left)
+        let left = Self::holding(left);
+        left.disk().damage = damage;
+        left
+    }
+
+    /// What the crash that left this disk did.
+    #[must_use]
+    pub fn damage(&self) -> Damage {
+        self.disk().damage
     }
 
     /// The plug is pulled by itself after `operations` further ones; [`SimDisk::crash`] then tells what

@@ -68,12 +68,19 @@ impl Fault {
             Self::PowerOff { .. } => "power_off",
             Self::Restart { .. } => "restart",
             Self::Pause { .. } => "pause",
+            Self::SlowCpu { .. } => "slow_cpu",
+            Self::Overload { .. } => "overload",
+            Self::CertificateExpired { .. } => "certificate_expired",
             Self::SlowDisk { .. } => "slow_disk",
             Self::DiskFull { .. } => "disk_full",
+            Self::DiskErrors { .. } => "disk_errors",
             Self::LoseRows { .. } => "lose_rows",
             Self::Skew { .. } => "skew",
+            Self::Drift { .. } => "drift",
+            Self::Jump { .. } => "jump",
             Self::DnsMissing { .. } => "dns_missing",
             Self::DnsStale { .. } => "dns_stale",
+            Self::DnsWrong { .. } => "dns_wrong",
         }
     }
 
@@ -86,6 +93,7 @@ impl Fault {
                 | Self::HalfOpen { .. }
                 | Self::Restart { .. }
                 | Self::LoseRows { .. }
+                | Self::Jump { .. }
         )
     }
 
@@ -108,6 +116,18 @@ impl Fault {
             Self::Flapping { period_ms, .. } if *period_ms == 0 => {
                 Err(self.range("period_ms", "of at least 1", period_ms))
             }
+            Self::SlowCpu { turn_us, .. } if !(1..=1_000_000).contains(turn_us) => {
+                Err(self.range("turn_us", "of 1 to 1000000", turn_us))
+            }
+            Self::Overload { per_s, .. } if !(1..=10_000).contains(per_s) => {
+                Err(self.range("per_s", "of 1 to 10000", per_s))
+            }
+            Self::Drift { ppm, .. } if !(-900_000..=900_000).contains(ppm) => {
+                Err(self.range("ppm", "of -900000 to 900000", ppm))
+            }
+            Self::DnsWrong { name, as_of } if name == as_of => {
+                Err(self.range("as_of", "that is another name", as_of))
+            }
             Self::LoseRows { tables, .. } if tables.is_empty() => Err(FaultError::NoTable),
             _ if self.sides().is_some_and(|(from, to)| from.is_empty() || to.is_empty()) => {
                 Err(FaultError::NoPlace(self.family()))
@@ -125,7 +145,8 @@ impl Fault {
             Self::Loss { probability, .. }
             | Self::Corruption { probability, .. }
             | Self::Duplicate { probability, .. }
-            | Self::Reorder { probability, .. } => vec![probability],
+            | Self::Reorder { probability, .. }
+            | Self::DiskErrors { probability, .. } => vec![probability],
             Self::LossBurst { probability, recovery, loss_good, loss_bad, .. } => {
                 vec![probability, recovery, loss_good, loss_bad]
             }
@@ -160,6 +181,15 @@ impl Fault {
         }
     }
 
+    /// The names of a fault of names.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        match self {
+            Self::DnsMissing { name } | Self::DnsStale { name } => vec![name],
+            Self::DnsWrong { name, as_of } => vec![name, as_of],
+            _ => Vec::new(),
+        }
+    }
+
     /// The machines of a fault of machines.
     pub(crate) fn host(&self) -> Option<&Place> {
         match self {
@@ -168,8 +198,14 @@ impl Fault {
             | Self::PowerOff { host }
             | Self::Restart { host }
             | Self::Pause { host }
+            | Self::SlowCpu { host, .. }
+            | Self::Overload { host, .. }
+            | Self::CertificateExpired { host }
             | Self::SlowDisk { host, .. }
             | Self::DiskFull { host }
+            | Self::DiskErrors { host, .. }
+            | Self::Drift { host, .. }
+            | Self::Jump { host, .. }
             | Self::LoseRows { host, .. }
             | Self::Skew { host, .. } => Some(host),
             _ => None,

@@ -49,16 +49,17 @@ pub(in crate::fabric) async fn connect(
     shared: &Arc<Shared>,
     machine: Incarnation,
     to: SocketAddr,
+    name: &str,
 ) -> io::Result<Stream> {
     let opened = {
         let mut state = shared.lock();
         state.admit(machine)?;
         match state.destination(machine.host, to) {
-            Some(to) => Some(state.open(machine.host, to)?),
+            Some(to) => Some((state.open(machine.host, to)?, to)),
             None => None,
         }
     };
-    let Some(connection) = opened else {
+    let Some((connection, to)) = opened else {
         // Nobody has that address, so nobody answers.
         let (clock, limit_ms) = {
             let state = shared.lock();
@@ -70,6 +71,7 @@ pub(in crate::fabric) async fn connect(
     // From here on, a caller who stops waiting closes the connection.
     let stream = FabricStream { shared: shared.clone(), connection, side: Side::Client };
     poll_fn(|context| shared.lock().poll_open(connection, context)).await?;
+    shared.lock().verify(to, name)?;
     Ok(Box::new(stream))
 }
 
@@ -97,6 +99,13 @@ impl Backlog {
 }
 
 impl State {
+    /// Where `host` listens; with several places, one after the other.
+    pub(in crate::fabric) fn listener_of(&self, host: HostId, number: u32) -> Option<SocketAddr> {
+        let of_host = || self.listeners.iter().filter(|(_, listener)| listener.host == host);
+        let count = of_host().count();
+        of_host().map(|(at, _)| *at).nth(number as usize % count.max(1))
+    }
+
     fn poll_accept(
         &mut self,
         machine: Incarnation,

@@ -34,6 +34,8 @@ struct Seen {
     arrived: Vec<(usize, bool, Duration)>,
     /// How long each exchange on the kept connection took; the error, where it broke.
     pings: Vec<Result<Duration, ErrorKind>>,
+    /// How many connections were opened to be kept.
+    kept: u64,
     /// The same of new connections.
     connects: Vec<Result<Duration, ErrorKind>>,
     commits: Vec<Result<Duration, StoreError>>,
@@ -102,6 +104,12 @@ impl Seen {
 
     fn connects_failed(&self) -> u64 {
         self.connects.iter().filter(|connect| connect.is_err()).count() as u64
+    }
+
+    /// Connections that nobody of the errand opened.
+    fn strangers(&self) -> u64 {
+        let own = self.connects.iter().filter(|connect| connect.is_ok()).count() as u64 + self.kept;
+        self.counts.connections_opened - own
     }
 
     fn commits_failed(&self) -> u64 {
@@ -197,7 +205,29 @@ fn on_machines() -> Vec<Row> {
             with("slow_disk", "add_ms", json!(90)),
             Seen::slow_commits_ms,
         ),
+        weak_and_strong_twice(
+            with("slow_cpu", "turn_us", json!(8_000)),
+            with("slow_cpu", "turn_us", json!(16_000)),
+            Seen::slow_pings_ms,
+        ),
+        weak_and_strong(
+            with("overload", "per_s", json!(50)),
+            with("overload", "per_s", json!(500)),
+            Seen::strangers,
+        ),
+        once_and_twice(kind("certificate_expired"), Seen::connects_failed),
         once_and_twice(kind("disk_full"), Seen::commits_failed),
+        weak_and_strong(
+            with("disk_errors", "probability", json!(0.1)),
+            with("disk_errors", "probability", json!(0.6)),
+            Seen::commits_failed,
+        ),
+        (
+            dose(with("drift", "ppm", json!(-1_000)), 1, 400),
+            dose(with("drift", "ppm", json!(9_000)), 2, 400),
+            |seen| seen.clock_off_us,
+        ),
+        once_and_twice(with("jump", "us", json!(1_000)), |seen| seen.clock_off_us),
         once_and_twice(with("lose_rows", "tables", json!(["row"])), |seen| seen.rows_lost),
         (
             dose(with("skew", "us", json!(-1_000)), 1, 400),
@@ -212,6 +242,10 @@ fn on_names() -> Vec<Row> {
     vec![
         once_and_twice(kind("dns_missing"), |seen| seen.names_wrong),
         once_and_twice(kind("dns_stale"), |seen| seen.names_wrong),
+        once_and_twice(
+            json!({"kind": "dns_wrong", "name": "b.example", "as_of": "a.example"}),
+            Seen::connects_failed,
+        ),
     ]
 }
 
@@ -298,14 +332,14 @@ async fn suffer(world: &World, dose: Option<&Dose>) {
 }
 
 async fn play(world: &World, a: &Host) -> Seen {
-    let ((pings, connects), sent, (commits, rows_lost), (clock_off_us, names_wrong)) = join4(
+    let (((pings, kept), connects), sent, (commits, rows_lost), (clock_off_us, names_wrong)) = join4(
         join(ping_on(world, a), connect_often(world, a)),
         send(world, a),
         commit(world),
         look(world, a),
     )
     .await;
-    Seen { sent, pings, connects, commits, rows_lost, clock_off_us, names_wrong, ..Seen::default() }
+    Seen { sent, pings, kept, connects, commits, rows_lost, clock_off_us, names_wrong, ..Seen::default() }
 }
 
 /// Notes down the datagrams that arrive.
@@ -338,14 +372,15 @@ async fn send(world: &World, a: &Host) -> Vec<Duration> {
 }
 
 /// An exchange every 20 ms on one connection, which is opened anew when it breaks.
-async fn ping_on(world: &World, a: &Host) -> Vec<Result<Duration, ErrorKind>> {
+async fn ping_on(world: &World, a: &Host) -> (Vec<Result<Duration, ErrorKind>>, u64) {
     let clock = world.clock();
     let mut stream = None;
-    let mut pings = Vec::new();
+    let (mut pings, mut kept) = (Vec::new(), 0);
     for number in 0..ERRAND / 20 {
         clock.sleep_until(ms(number * 20)).await;
         if stream.is_none() {
             stream = a.net.connect(at(2), "b.example").await.ok();
+            kept += u64::from(stream.is_some());
         }
         let Some(open) = &mut stream else { continue };
         let before = clock.now();
@@ -355,7 +390,7 @@ async fn ping_on(world: &World, a: &Host) -> Vec<Result<Duration, ErrorKind>> {
         }
         pings.push(answer.map(|()| clock.now() - before).map_err(|error| error.kind()));
     }
-    pings
+    (pings, kept)
 }
 
 /// A new connection every 50 ms.
@@ -364,10 +399,18 @@ async fn connect_often(world: &World, a: &Host) -> Vec<Result<Duration, ErrorKin
     let attempts = (0..ERRAND / 50).map(async |number| {
         clock.sleep_until(ms(number * 50 + 5)).await;
         let before = clock.now();
-        let connected = a.net.connect(at(2), "b.example").await;
+        let connected = connect(a).await;
         connected.map(|_| clock.now() - before).map_err(|error| error.kind())
     });
     join_all(attempts).await
+}
+
+/// By name, as services do.
+async fn connect(a: &Host) -> std::io::Result<Stream> {
+    match a.net.resolve("b.example", PORT).await?.first() {
+        Some(at) => a.net.connect(*at, "b.example").await,
+        None => Err(ErrorKind::NotFound.into()),
+    }
 }
 
 /// A row every 20 ms; and how many of those acknowledged are not there in the end.

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Batch, DiskFault, EmbeddedStore, Key, SimDisk, Store, StoreError};
+use redb::StorageBackend as _;
+
+use super::super::{Batch, Damage, DiskFault, EmbeddedStore, Key, SimDisk, Store, StoreError};
 use crate::{Clock, Entropy, Tasks};
 
 fn key(number: u64) -> Key {
@@ -43,6 +45,7 @@ async fn triples(store: &EmbeddedStore) -> BTreeMap<u64, String> {
 async fn what_was_acknowledged_survives_a_power_failure_whole() {
     const ROUNDS: u64 = 250;
     let (mut lost_unacknowledged, mut survived_unacknowledged, mut unsynced) = (0, 0, 0);
+    let mut damage = Damage::default();
     let made = SimDisk::new();
     drop(EmbeddedStore::open_on(made.clone()).unwrap());
     for round in 0..ROUNDS {
@@ -52,6 +55,8 @@ async fn what_was_acknowledged_survives_a_power_failure_whole() {
         let (acknowledged, asked) = commits_until_the_plug_is_pulled(&store, &disk, &chance).await;
         unsynced += disk.unsynced();
         let left = disk.crash(round);
+        damage.lost += left.damage().lost;
+        damage.torn += left.damage().torn;
         drop(store);
 
         let store = EmbeddedStore::open_on(left).unwrap_or_else(|error| panic!("round {round}: {error}"));
@@ -71,8 +76,38 @@ async fn what_was_acknowledged_survives_a_power_failure_whole() {
     }
     // The crashes really cut something, at moments where it could have gone either way.
     assert!(unsynced > 100, "only {unsynced} writes were at risk");
+    assert!(damage.lost > 100 && damage.torn > 20, "the disk did too little: {damage:?}");
     assert!(lost_unacknowledged > 50, "only {lost_unacknowledged} writes were lost");
     assert!(survived_unacknowledged > 20, "only {survived_unacknowledged} writes survived unacknowledged");
+}
+
+/// The more was not synced, the more a power failure loses and tears; what was synced it cannot touch.
+#[test]
+fn a_power_failure_loses_and_tears_what_was_not_synced_and_nothing_else() {
+    let after = |unsynced: usize| {
+        let (mut damage, mut wrong) = (Damage::default(), 0);
+        for seed in 0..200 {
+            let disk = SimDisk::new();
+            (0..10).for_each(|page| disk.write(page * 8, b"synced!!").unwrap());
+            disk.sync_data().unwrap();
+            (10..10 + unsynced as u64).for_each(|page| disk.write(page * 8, b"unsynced").unwrap());
+            let left = disk.crash(seed);
+            let mut found = vec![0; left.len().unwrap() as usize];
+            left.read(0, &mut found).unwrap();
+            assert!(found[..80].chunks(8).all(|page| page == b"synced!!"));
+            let whole = found[80..].chunks(8).filter(|page| *page == b"unsynced").count();
+            wrong += unsynced - whole;
+            damage.lost += left.damage().lost;
+            damage.torn += left.damage().torn;
+        }
+        assert_eq!(wrong, damage.lost + damage.torn, "it is counted as it is");
+        damage
+    };
+    let (none, few, many) = (after(0), after(2), after(20));
+    assert_eq!(none, Damage::default());
+    assert!(0 < few.lost && few.lost < many.lost, "{few:?} {many:?}");
+    // At most one write of a crash is torn, and only one that is there: more writes make it no likelier.
+    assert!(few.torn > 20 && many.torn > 20, "{few:?} {many:?}");
 }
 
 /// What was acknowledged and what was asked for, by slot.
