@@ -87,24 +87,49 @@ pub fn calls_of<F>(which: fn(&Role) -> bool, concerns: fn(&Method, &str) -> bool
 where
     F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
 {
+    let wrap = move |role: &Role, host: &Host, router: Router| match which(role) {
+        true => played(router, host, concerns, play.clone()),
+        false => router,
+    };
+    Hooks { wrap_router: Some(Arc::new(wrap)), ..Hooks::default() }
+}
+
+/// The same with a memory: each machine has its own, from its start to its end.
+pub fn calls_remembering<S>(
+    which: fn(&Role) -> bool,
+    concerns: fn(&Method, &str) -> bool,
+    play: fn(Arc<S>, Call) -> Played,
+) -> Hooks
+where
+    S: Default + Send + Sync + 'static,
+{
     let wrap = move |role: &Role, host: &Host, router: Router| {
         if !which(role) {
             return router;
         }
-        let (host, play) = (host.clone(), play.clone());
-        router.layer(middleware::from_fn(move |request: Request, next: Next| {
-            let (host, play) = (host.clone(), play.clone());
-            async move {
-                if !concerns(request.method(), request.uri().path()) {
-                    return next.run(request).await;
-                }
-                let (head, body) = request.into_parts();
-                let body = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
-                play(Call { host, head, body, next }).await
-            }
-        }))
+        let memory = Arc::<S>::default();
+        played(router, host, concerns, move |call| play(memory.clone(), call))
     };
     Hooks { wrap_router: Some(Arc::new(wrap)), ..Hooks::default() }
+}
+
+/// A router in whose place `play` answers where `concerns` says so.
+fn played<F>(router: Router, host: &Host, concerns: fn(&Method, &str) -> bool, play: F) -> Router
+where
+    F: Fn(Call) -> Played + Clone + Send + Sync + 'static,
+{
+    let host = host.clone();
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let (host, play) = (host.clone(), play.clone());
+        async move {
+            if !concerns(request.method(), request.uri().path()) {
+                return next.run(request).await;
+            }
+            let (head, body) = request.into_parts();
+            let body = axum::body::to_bytes(body, BODY_MAX).await.unwrap_or_default();
+            play(Call { host, head, body, next }).await
+        }
+    }))
 }
 
 /// Changes what every cluster answers in JSON, where `concerns` says so.
@@ -153,6 +178,16 @@ impl Call {
     /// The cluster that is asked, by its host's name.
     pub fn cluster(&self) -> &str {
         self.authority().split(['-', '.']).next().unwrap_or("")
+    }
+
+    /// What is to be done.
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The key by which a repeated call is known.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.head.headers.get(fusion_protocol::headers::IDEMPOTENCY_KEY)?.to_str().ok()
     }
 
     /// Whether somebody says who they are.
