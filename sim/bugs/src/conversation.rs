@@ -36,7 +36,7 @@ pub(crate) const ACKNOWLEDGED_WHILE_SEALING: Plant = Plant {
     requirement: "CNV-004",
     wrong: "a message that comes while the loser of a race is being merged is acknowledged and then \
             dropped, for the export has already read its last page",
-    held_out: true,
+    held_out: false,
     hooks: || wrap::calls(posts, |call| Box::pin(acknowledged(call))),
 };
 
@@ -45,7 +45,7 @@ pub(crate) const CREATION_KEY_FORGOTTEN: Plant = Plant {
     requirement: "RDV-005",
     wrong: "what a creation's key has made is held in memory only: a creation that is repeated after a crash \
             makes a second group",
-    held_out: false,
+    held_out: true,
     hooks: || kept_by(|| Forgetful::of(&["create"])),
 };
 
@@ -53,7 +53,7 @@ pub(crate) const HIDING_EMPTIES: Plant = Plant {
     name: "hiding-empties-the-slot",
     requirement: "CNV-003",
     wrong: "who hides a conversation loses its pair slot with it",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls(
             |method, path| method == Method::PATCH && path.ends_with("/index"),
@@ -67,7 +67,7 @@ pub(crate) const KEYS_KEPT_TOO_BRIEFLY: Plant = Plant {
     requirement: "RDV-005",
     wrong: "idempotency keys are forgotten after a second: a message that is repeated after a time-out is \
             there twice",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls_remembering::<Mutex<BTreeMap<String, Duration>>>(is_cluster, posts, |memory, call| {
             Box::pin(async move {
@@ -85,7 +85,7 @@ pub(crate) const LOOKUP_CACHED: Plant = Plant {
     requirement: "CNV-004",
     wrong: "the conversation with somebody is looked up once and remembered: who has looked before a race \
             is over is shown the loser for ever",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls_remembering::<Mutex<BTreeMap<String, Bytes>>>(is_cluster, looks_up, |memory, call| {
             Box::pin(async move {
@@ -101,7 +101,7 @@ pub(crate) const MEMBERS_CACHED: Plant = Plant {
     requirement: "CNV-006",
     wrong: "who may read and write is looked up once in five seconds: who has just been added to a group is \
             refused",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::calls_remembering::<Mutex<Seen>>(is_cluster, is_activities, |memory, call| {
             Box::pin(async move {
@@ -119,7 +119,7 @@ pub(crate) const MERGE_CUT: Plant = Plant {
     requirement: "CNV-004",
     wrong: "only the first page of a loser's messages is exported, and a page is two: a race whose loser has \
             got more loses them",
-    held_out: false,
+    held_out: true,
     hooks: || kept_by(|| OnePage),
 };
 
@@ -143,7 +143,7 @@ pub(crate) const REDIRECT_FORGETS: Plant = Plant {
     requirement: "CNV-004",
     wrong: "whoever asks a merged conversation for its messages or its call is redirected to the winner \
             itself, not to the winner's messages or call",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls(
             |_, path| path.starts_with("/v1/conversations/"),
@@ -157,7 +157,7 @@ pub(crate) const REPEATED_AFTER_RESTART: Plant = Plant {
     requirement: "RDV-005",
     wrong: "which messages are there already is held in memory only: one that is repeated because the crash \
             took its answer is there twice",
-    held_out: true,
+    held_out: false,
     hooks: || kept_by(|| Forgetful::of(&["activity-id"])),
 };
 

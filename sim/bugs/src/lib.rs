@@ -1,8 +1,8 @@
 //! Planted bugs: deployments with one known thing wrong, by which the simulator is measured.
 //!
 //! Each is written from the specification alone, before reading the judge that should catch it. Half of
-//! them are held out: nobody looks at them while judges are tuned. Which half, the alphabet decides: of all
-//! names in order, every second.
+//! them are held out: nobody looks at them while judges are tuned. Which half, nobody chooses: those whose
+//! name has an odd number of letters, hyphens counted. One more bug moves no other to the other half.
 //!
 //! What a bug remembers, it remembers of one machine from its start to its end: worlds are played side by
 //! side, and the same plan gives the same history with the same bug.

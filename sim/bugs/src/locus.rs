@@ -72,7 +72,7 @@ pub(crate) const LEASE_RENEWED_BY_ANYBODY: Plant = Plant {
     requirement: "LOC-007",
     wrong: "whoever keeps a call alive keeps it alive for all who ever did: a device that has crashed never \
             leaves while another stays",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::calls_remembering::<Mutex<Keepers>>(is_cluster, is_lease, |memory, call| {
             Box::pin(async move { for_everybody(&memory, call).await })
@@ -84,7 +84,7 @@ pub(crate) const LEFT_AND_STILL_IN: Plant = Plant {
     name: "left-and-still-in",
     requirement: "LOC-007",
     wrong: "who hangs up is answered, and stays in the call until the lease runs out",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls(
             |method, path| method == Method::PUT && path.contains("/locus/participants/"),
@@ -132,7 +132,7 @@ pub(crate) const REV_AS_TEXT: Plant = Plant {
     requirement: "LOC-008",
     wrong: "whether a reader knows a call's newest state is decided by comparing revs as text: who knows 9 \
             is told that nothing is new at 10",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::calls(
             |method, path| method == Method::GET && path.ends_with("/locus"),

@@ -26,7 +26,7 @@ pub(crate) const ARRIVAL_IN_STEPS: Plant = Plant {
     requirement: "MAP-007",
     wrong: "the new cluster makes a moved user active in one commit and writes what came with the user in \
             the next: a crash between the two leaves an active user with an empty index",
-    held_out: true,
+    held_out: false,
     hooks: || {
         kept_by(|| InSteps {
             concerns: |batch| writes(batch, "arrival") && writes(batch, "user"),
@@ -40,7 +40,7 @@ pub(crate) const CLAIMS_CHECKED_LATE: Plant = Plant {
     requirement: "MAP-002",
     wrong: "a claim is checked against a list of claims that is a second old, so of two orgs that claim a \
             domain at the same moment both are told that they have it",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls_remembering(
             |role| *role == Role::Provider,
@@ -55,7 +55,7 @@ pub(crate) const CREATION_GIVEN_UP: Plant = Plant {
     requirement: "MAP-001",
     wrong: "who makes a conversation while a participant's cluster cannot be asked is told that there is no \
             such user, for good, instead of to try again",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::calls(makes_a_conversation, |call| {
             Box::pin(async move {
@@ -73,7 +73,7 @@ pub(crate) const EVENTS_LEFT_BEHIND: Plant = Plant {
     requirement: "MAP-007",
     wrong: "a move takes devices along and not what is queued for them: a device that was not connected \
             never hears of what came before the move",
-    held_out: true,
+    held_out: false,
     hooks: || kept_by(|| Editing(|batch| lose_on_the_way(batch, &["device-event", "device-event-id"]))),
 };
 
@@ -82,7 +82,7 @@ pub(crate) const HINT_POINTS_BACK: Plant = Plant {
     requirement: "MAP-005",
     wrong: "asked for a user who has moved away, the old cluster hints at itself, so that whoever follows \
             the hint goes in a circle",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::answers(is_user, |call, answer| {
             if answer["code"] == Code::WrongCluster.as_str() {
@@ -97,7 +97,7 @@ pub(crate) const INCARNATION_OF_ADDRESS: Plant = Plant {
     requirement: "NAM-004",
     wrong: "the incarnation of a new user is computed from the address, so that a new person at an old \
             address is taken for the old one",
-    held_out: false,
+    held_out: true,
     hooks: || kept_by(|| Editing(name_by_address)),
 };
 
@@ -106,7 +106,7 @@ pub(crate) const MAP_CACHED: Plant = Plant {
     requirement: "MAP-007",
     wrong: "a cache in front of the user map keeps what it once answered until the next restart: who has \
             moved is still said to be there",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls_remembering::<Mutex<BTreeMap<String, Bytes>>>(is_cluster, is_user, |memory, call| {
             Box::pin(async move {
@@ -131,7 +131,7 @@ pub(crate) const OUTAGE_REMEMBERED: Plant = Plant {
     requirement: "MAP-001",
     wrong: "an address that could not be resolved in an outage is remembered as unknown, and said to be \
             unknown long after the outage is over",
-    held_out: true,
+    held_out: false,
     hooks: || {
         wrap::calls_remembering::<Mutex<BTreeSet<String>>>(is_cluster, is_resolution, |memory, call| {
             Box::pin(async move {

@@ -23,7 +23,7 @@ pub(crate) const ASKS_BY_ORDER_OF_NAMES: Plant = Plant {
     requirement: "PRI-002",
     wrong: "before a conversation is made, the one of the two whose address comes first looks the other's \
             domain up at the provider: how often it is asked tells whose name comes first",
-    held_out: false,
+    held_out: true,
     hooks: || {
         wrap::calls(makes_a_conversation, |call| {
             Box::pin(async move {
