@@ -7,21 +7,26 @@ mod devices;
 mod faults;
 mod finals;
 mod known;
+mod sights;
 
-use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeSet;
 
+use fusion_protocol::locus::Locus;
 use fusion_protocol::{Address, ClusterName, Code, Url, UrlTemplate};
 
 use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
 use crate::history::History;
 use crate::judge::Evidence;
+use crate::table::{Set, Table};
+use sights::{SIGHTS, VERBS};
 
 pub use devices::{Device, Devices, Told};
 pub use faults::{Fault, Faults};
 pub use finals::{FinalIndex, FinalRead, Finals};
 pub(crate) use known::pair_of;
 pub use known::{Conversations, Known, Pair, PairCase};
+pub use sights::{Sight, Verb};
 
 /// A history, sorted.
 #[derive(Debug)]
@@ -32,12 +37,24 @@ pub struct Facts<'h> {
     evidence: BTreeSet<Evidence>,
     quiescent: Option<EventId>,
     calls: Vec<Asked<'h>>,
+    /// Of each event its call, or [`NO_CALL`].
     call_of: Vec<u32>,
+    /// The calls by verb, and those that came back in the order of their returns.
+    by_verb: [Vec<u32>; VERBS],
+    returned: Vec<u32>,
+    /// Those that came back with a locus, in the same order.
+    loci: Vec<(u32, &'h Locus)>,
+    /// The events of each sight, and what clients asked, were answered and were told: by their places.
+    by_sight: [Vec<u32>; SIGHTS],
+    moments: Vec<u32>,
+    /// Of the beginnings of URLs that were looked at: the clusters that they name.
+    clusters: RefCell<Table<String, Option<ClusterName>>>,
     conversations: OnceCell<Conversations<'h>>,
     finals: OnceCell<Finals<'h>>,
+    standing: OnceCell<Set<&'h str>>,
     devices: OnceCell<Devices<'h>>,
     faults: OnceCell<Faults<'h>>,
-    clusters_of_users: OnceCell<BTreeMap<&'h Address, BTreeSet<&'h ClusterName>>>,
+    clusters_of_users: OnceCell<Table<&'h Address, BTreeSet<&'h ClusterName>>>,
     deprovisioned: OnceCell<BTreeSet<&'h Address>>,
 }
 
@@ -54,6 +71,8 @@ pub struct Asked<'h> {
     pub actor: &'h Address,
     /// What for.
     pub call: &'h Call,
+    /// What for, in a word.
+    pub verb: Verb,
     /// What came back; `None` when the run cut it off.
     pub back: Option<Back<'h>>,
 }
@@ -76,7 +95,7 @@ pub enum Moment<'f, 'h> {
     Asked(&'f Asked<'h>),
     /// A call ends.
     Returned(&'f Asked<'h>, Back<'h>),
-    /// Anything else happens.
+    /// A device is told something, or its socket changes.
     Seen(&'h Event),
 }
 
@@ -96,8 +115,15 @@ impl<'h> Facts<'h> {
             quiescent: None,
             calls: Vec::new(),
             call_of: vec![NO_CALL; history.len()],
+            by_verb: Default::default(),
+            returned: Vec::new(),
+            loci: Vec::new(),
+            by_sight: Default::default(),
+            moments: Vec::new(),
+            clusters: RefCell::default(),
             conversations: OnceCell::new(),
             finals: OnceCell::new(),
+            standing: OnceCell::new(),
             devices: OnceCell::new(),
             faults: OnceCell::new(),
             clusters_of_users: OnceCell::new(),
@@ -143,31 +169,57 @@ impl<'h> Facts<'h> {
         self.quiescent
     }
 
-    /// The history step by step.
+    /// The calls with a verb, in the order of invocation.
+    pub fn asked_to(&self, verb: Verb) -> impl Iterator<Item = &Asked<'h>> {
+        self.by_verb[verb as usize].iter().map(|&call| &self.calls[call as usize])
+    }
+
+    /// The calls that came back, in the order of their returns.
+    pub fn returned(&self) -> impl Iterator<Item = (&Asked<'h>, Back<'h>)> {
+        let calls = self.returned.iter().map(|&call| &self.calls[call as usize]);
+        calls.filter_map(|asked| Some((asked, asked.back?)))
+    }
+
+    /// The calls that came back with a locus, in the order of their returns.
+    pub fn loci(&self) -> impl Iterator<Item = (&Asked<'h>, Back<'h>, &'h Locus)> {
+        let calls = self.loci.iter().map(|&(call, locus)| (&self.calls[call as usize], locus));
+        calls.filter_map(|(asked, locus)| Some((asked, asked.back?, locus)))
+    }
+
+    /// What clients asked, were answered and were told, step by step.
     pub fn moments(&self) -> impl Iterator<Item = Moment<'_, 'h>> {
-        self.history.events().iter().zip(&self.call_of).map(|(event, &call)| {
-            let Some(asked) = self.calls.get(call as usize) else { return Moment::Seen(event) };
+        self.moments.iter().map(|&at| {
+            let (place, call) = (at as usize, self.call_of[at as usize]);
+            let Some(asked) = self.calls.get(call as usize) else {
+                return Moment::Seen(&self.history.events()[place]);
+            };
             match asked.back {
-                Some(back) if back.id == event.id => Moment::Returned(asked, back),
+                Some(back) if back.id.0 == u64::from(at) => Moment::Returned(asked, back),
                 _ => Moment::Asked(asked),
             }
         })
     }
 
-    /// The events that are no calls and no returns.
-    pub fn seen(&self) -> impl Iterator<Item = &'h Event> {
-        self.history
-            .events()
-            .iter()
-            .zip(&self.call_of)
-            .filter(|(_, call)| **call == NO_CALL)
-            .map(|pair| pair.0)
+    /// What was seen of one kind, in order.
+    pub fn seen(&self, sight: Sight) -> impl Iterator<Item = &'h Event> {
+        let events = self.history.events();
+        self.by_sight[sight as usize].iter().map(move |&at| &events[at as usize])
     }
 
     /// The cluster that a URL names (NAM-001); `None` for a URL that fits not, or without a [`World`].
     #[must_use]
     pub fn cluster_of(&self, url: &Url) -> Option<ClusterName> {
-        Some(self.template.as_ref()?.locate(url).ok()?.cluster)
+        let template = self.template.as_ref()?;
+        // The host and the first word of the path say it all, and there are few of them.
+        let text = url.as_str();
+        let end = text.match_indices('/').nth(3).map_or(text.len(), |(at, _)| at);
+        let mut clusters = self.clusters.borrow_mut();
+        if let Some(known) = clusters.get(&text[..end]) {
+            return known.clone();
+        }
+        let cluster = template.locate(url).ok().map(|located| located.cluster);
+        clusters.insert(text[..end].to_owned(), cluster.clone());
+        cluster
     }
 
     /// Whether a cluster is one of the consumer org's.
@@ -201,6 +253,12 @@ impl<'h> Facts<'h> {
         self.finals.get_or_init(|| Finals::of(self))
     }
 
+    /// The conversations that nobody may overlook: all but those that lost a race, or may have.
+    #[must_use]
+    pub fn standing(&self) -> &Set<&'h str> {
+        self.standing.get_or_init(|| self.finals().standing(self.conversations()))
+    }
+
     /// Who had which device, and what it was told.
     #[must_use]
     pub fn devices(&self) -> &Devices<'h> {
@@ -216,13 +274,13 @@ impl<'h> Facts<'h> {
     /// The clusters at which each user was served at some time: the world's, and those where they were
     /// provisioned or moved to.
     #[must_use]
-    pub fn clusters_of_users(&self) -> &BTreeMap<&'h Address, BTreeSet<&'h ClusterName>> {
+    pub fn clusters_of_users(&self) -> &Table<&'h Address, BTreeSet<&'h ClusterName>> {
         self.clusters_of_users.get_or_init(|| {
-            let mut clusters: BTreeMap<&Address, BTreeSet<&ClusterName>> = BTreeMap::new();
+            let mut clusters: Table<&Address, BTreeSet<&ClusterName>> = Table::default();
             for user in self.world.iter().flat_map(|world| &world.users) {
                 clusters.entry(&user.user).or_default().insert(&user.cluster);
             }
-            for asked in &self.calls {
+            for asked in self.asked_to(Verb::Provision).chain(self.asked_to(Verb::Move)) {
                 if let Call::Provision { user, cluster } | Call::Move { user, to: cluster, .. } = asked.call {
                     clusters.entry(user).or_default().insert(cluster);
                 }
@@ -239,11 +297,17 @@ impl<'h> Facts<'h> {
                 Call::Deprovision { user, .. } => Some(user),
                 _ => None,
             };
-            self.calls.iter().filter_map(deleted).collect()
+            self.asked_to(Verb::Deprovision).filter_map(deleted).collect()
         })
     }
 
     fn take(&mut self, at: usize, event: &'h Event) {
+        if let Some(sight) = Sight::of(event) {
+            self.by_sight[sight as usize].push(at as u32);
+            if sight == Sight::Device {
+                self.moments.push(at as u32);
+            }
+        }
         match &event.body {
             Body::World(world) => {
                 self.world = Some(world);
@@ -251,9 +315,12 @@ impl<'h> Facts<'h> {
                 self.template = provider.and_then(|name| UrlTemplate::parse(&world.template, name).ok());
             }
             Body::Invoke { actor, call, .. } => {
-                self.call_of[at] = self.calls.len() as u32;
+                let (number, verb) = (self.calls.len() as u32, Verb::of(call));
+                self.call_of[at] = number;
+                self.by_verb[verb as usize].push(number);
+                self.moments.push(at as u32);
                 let (id, at_us, host) = (event.id, event.at_us, event.host.as_str());
-                self.calls.push(Asked { id, at_us, host, actor, call, back: None });
+                self.calls.push(Asked { id, at_us, host, actor, call, verb, back: None });
             }
             Body::Return { outcome } => self.take_return(at, event, outcome),
             Body::Phase { phase: Phase::Quiescent } => self.quiescent = Some(event.id),
@@ -276,6 +343,11 @@ impl<'h> Facts<'h> {
         {
             asked.back = Some(Back { id: event.id, at_us: event.at_us, outcome });
             self.call_of[at] = call;
+            self.returned.push(call);
+            self.moments.push(at as u32);
+            if let Some(Answer::Locus { locus } | Answer::Joined { locus, .. }) = asked.answer() {
+                self.loci.push((call, locus));
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod rank;
 pub mod recorder;
 pub mod testing;
 
+pub mod table;
 mod text;
 
 pub use event::{Answer, Body, Call, Event, EventId, Outcome, Phase};

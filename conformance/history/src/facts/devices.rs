@@ -6,15 +6,16 @@ use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Url};
 use serde_json::Value;
 
-use super::{Facts, Moment};
-use crate::event::{Body, Call, EventId, SocketChange};
+use super::{Facts, Moment, Verb};
+use crate::event::{Body, EventId, SocketChange};
+use crate::table::Table;
 
 /// Every device with a socket, by its place (the host of its events).
 #[derive(Debug, Default)]
 pub struct Devices<'h> {
-    by_host: BTreeMap<&'h str, Device<'h>>,
+    by_host: Table<&'h str, Device<'h>>,
     /// Whose are where.
-    hosts: BTreeMap<&'h Address, BTreeSet<&'h str>>,
+    hosts: Table<&'h Address, BTreeSet<&'h str>>,
     quiescent: Option<EventId>,
 }
 
@@ -65,10 +66,10 @@ impl<'h> Devices<'h> {
 
     pub(super) fn sorted(facts: &Facts<'h>) -> Self {
         let mut devices =
-            Self { by_host: BTreeMap::new(), hosts: BTreeMap::new(), quiescent: facts.quiescent() };
+            Self { by_host: Table::default(), hosts: Table::default(), quiescent: facts.quiescent() };
         for moment in facts.moments() {
             match moment {
-                Moment::Asked(asked) if matches!(asked.call, Call::Connect { .. }) => {
+                Moment::Asked(asked) if asked.verb == Verb::Connect => {
                     devices.device(asked.host, asked.actor).connects.push(asked.id);
                 }
                 Moment::Seen(event) => match &event.body {

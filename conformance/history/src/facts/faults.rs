@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fusion_protocol::ClusterName;
 use serde_json::Value;
 
-use super::Facts;
+use super::{Facts, Sight};
 use crate::event::{Body, EventId, FaultPhase, World};
 
 /// Families that stop a whole machine.
@@ -18,6 +18,8 @@ const SIDES: [&str; 5] = ["host", "a", "b", "from", "to"];
 pub struct Faults<'h> {
     world: Option<&'h World>,
     spans: Vec<Fault<'h>>,
+    /// When each began, its place, and when the last of those had ended that had begun by then.
+    by_beginning: Vec<(u64, usize, u64)>,
 }
 
 /// One fault, from its beginning to its end.
@@ -75,6 +77,12 @@ impl<'h> Faults<'h> {
         (last <= at_us).then_some(last)
     }
 
+    /// When the last fault that touched the hosts of a cluster had ended, as [`Faults::calm_since`] says.
+    #[must_use]
+    pub fn calm_at(&self, cluster: &ClusterName, at_us: u64) -> Option<u64> {
+        if self.spans.is_empty() { Some(0) } else { self.calm_since(&self.hosts_of(cluster), at_us) }
+    }
+
     /// All of them, in the order in which they ended.
     pub fn iter(&self) -> impl Iterator<Item = &Fault<'h>> {
         self.spans.iter()
@@ -124,7 +132,7 @@ impl<'h> Faults<'h> {
     pub(super) fn of(facts: &Facts<'h>) -> Self {
         let mut open: BTreeMap<&str, Fault<'h>> = BTreeMap::new();
         let mut spans = Vec::new();
-        for event in facts.seen() {
+        for event in facts.seen(Sight::Fault) {
             let Body::Fault { fault, family, phase, detail } = &event.body else { continue };
             match phase {
                 FaultPhase::Began => {
@@ -141,15 +149,26 @@ impl<'h> Faults<'h> {
             }
         }
         spans.extend(open.into_values());
-        Self { world: facts.world(), spans }
+        let mut by_beginning: Vec<(u64, usize, u64)> =
+            spans.iter().enumerate().map(|(at, span)| (span.from_us, at, span.until_us)).collect();
+        by_beginning.sort_unstable();
+        let mut last = 0;
+        for (.., until_us) in &mut by_beginning {
+            last = last.max(*until_us);
+            *until_us = last;
+        }
+        Self { world: facts.world(), spans, by_beginning }
     }
 
     fn between(&self, from_us: u64, until_us: u64) -> impl Iterator<Item = &Fault<'h>> {
-        self.spans.iter().filter(move |span| span.from_us <= until_us && span.until_us >= from_us)
+        let begun = self.by_beginning.partition_point(|(from, ..)| *from <= until_us);
+        let over = self.by_beginning.partition_point(|(.., until)| *until < from_us).min(begun);
+        let spans = self.by_beginning[over..begun].iter().map(|(_, at, _)| &self.spans[*at]);
+        spans.filter(move |span| span.until_us >= from_us)
     }
 
     fn throughout(&self, from_us: u64, until_us: u64) -> impl Iterator<Item = &Fault<'h>> {
-        self.spans.iter().filter(move |span| span.from_us <= from_us && span.until_us >= until_us)
+        self.between(from_us, from_us).filter(move |span| span.until_us >= until_us)
     }
 
     /// Whether each side that the fault names has one of `hosts`.

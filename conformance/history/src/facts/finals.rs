@@ -8,30 +8,32 @@ use fusion_protocol::{Address, Url, limits};
 
 use super::{Asked, Conversations, Facts, PairCase};
 use crate::event::{Answer, Call, EventId};
+use crate::table::{Set, Table};
 
-/// The last word of each reading, from the calls after [`crate::event::Phase::Quiescent`] began.
+/// The last word of each reading, from the calls after [`crate::event::Phase::Quiescent`] began, in the order
+/// of their keys.
 #[derive(Debug, Default)]
 pub struct Finals<'h> {
     /// By who looked up whom.
-    pub lookups: BTreeMap<(&'h Address, &'h Address), Asked<'h>>,
+    pub lookups: Table<(&'h Address, &'h Address), Asked<'h>>,
     /// By whose index it is.
-    pub indexes: BTreeMap<&'h Address, FinalIndex<'h>>,
+    pub indexes: Table<&'h Address, FinalIndex<'h>>,
     /// By reader and the URL that was asked.
-    pub reads: BTreeMap<(&'h Address, &'h str), FinalRead<'h>>,
+    pub reads: Table<(&'h Address, &'h str), FinalRead<'h>>,
     /// A conversation's state, by reader and the URL that was asked.
-    pub conversations: BTreeMap<(&'h Address, &'h str), Asked<'h>>,
+    pub conversations: Table<(&'h Address, &'h str), Asked<'h>>,
     /// The active loci, by whose they are.
-    pub active: BTreeMap<&'h Address, Asked<'h>>,
+    pub active: Table<&'h Address, Asked<'h>>,
     /// By reader and locus.
-    pub loci: BTreeMap<(&'h Address, &'h str), Asked<'h>>,
+    pub loci: Table<(&'h Address, &'h str), Asked<'h>>,
     /// Who read at a URL, so that nobody need look through what all others read.
-    readers: BTreeMap<&'h str, BTreeSet<&'h Address>>,
+    readers: Table<&'h str, BTreeSet<&'h Address>>,
     /// Who asked a URL for a conversation's state.
-    askers: BTreeMap<&'h str, BTreeSet<&'h Address>>,
+    askers: Table<&'h str, BTreeSet<&'h Address>>,
     /// Of each stream the first reading to its end, as its key in `reads`.
-    whole: BTreeMap<&'h str, (&'h Address, &'h str)>,
+    whole: Table<&'h str, (&'h Address, &'h str)>,
     /// Streams of which a reading was not answered in the end.
-    failed: BTreeSet<&'h str>,
+    failed: Set<&'h str>,
 }
 
 /// An index as its user last read it.
@@ -110,9 +112,8 @@ impl<'h> Finals<'h> {
         only.bound.map(|_| only.url.as_str())
     }
 
-    /// The conversations that nobody may overlook: all but those that lost a race, or may have.
-    #[must_use]
-    pub fn standing(&self, known: &Conversations<'h>) -> BTreeSet<&'h str> {
+    /// See [`Facts::standing`].
+    pub(super) fn standing(&self, known: &Conversations<'h>) -> Set<&'h str> {
         let groups = known.iter().filter(|known| known.pair.is_none()).map(|known| known.url.as_str());
         let pairs = known.pairs();
         let of_pairs = pairs.iter().filter_map(|pair| self.winner_of(pair, known));
@@ -128,8 +129,14 @@ impl<'h> Finals<'h> {
         finals
     }
 
-    /// Makes what was read findable by URL.
+    /// Puts what was read in the order of its keys, and makes it findable by URL.
     fn sort(&mut self) {
+        self.lookups.sort_unstable_keys();
+        self.indexes.sort_unstable_keys();
+        self.reads.sort_unstable_keys();
+        self.conversations.sort_unstable_keys();
+        self.active.sort_unstable_keys();
+        self.loci.sort_unstable_keys();
         for (&(reader, url), read) in &self.reads {
             self.readers.entry(url).or_default().insert(reader);
             let stream = read.stream.as_str();

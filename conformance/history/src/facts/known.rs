@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusion_protocol::conversation::{Conversation, ConversationState, Kind, PairKey};
 use fusion_protocol::{Address, Url, UserRef};
 
-use super::{Asked, Facts, Moment};
+use super::{Asked, Facts, Sight, Verb};
 use crate::event::{Answer, Body, Call, Event, EventId};
 use crate::rank::pair_key;
+use crate::table::Table;
 
 /// Two users, the lesser address first.
 pub type Pair<'h> = (&'h Address, &'h Address);
@@ -15,7 +16,8 @@ pub type Pair<'h> = (&'h Address, &'h Address);
 /// Every conversation that anybody heard of, by its URL.
 #[derive(Debug, Default)]
 pub struct Conversations<'h> {
-    by_url: BTreeMap<&'h str, Known<'h>>,
+    by_url: Table<&'h str, Known<'h>>,
+    pairs: Vec<PairCase<'h>>,
 }
 
 /// What is known of one conversation.
@@ -85,7 +87,11 @@ impl<'h> Conversations<'h> {
     /// The 1:1 conversations by pair of *people*: a new person at an old address is another pair. Where
     /// an address had several people, conversations of unknown incarnations belong to no pair.
     #[must_use]
-    pub fn pairs(&self) -> Vec<PairCase<'h>> {
+    pub fn pairs(&self) -> &[PairCase<'h>] {
+        &self.pairs
+    }
+
+    fn sorted_by_pair(&self) -> Vec<PairCase<'h>> {
         let mut by_pair: BTreeMap<Pair<'h>, Vec<&Known<'h>>> = BTreeMap::new();
         for known in self.iter() {
             if let Some(pair) = known.pair {
@@ -97,14 +103,15 @@ impl<'h> Conversations<'h> {
 
     pub(super) fn of(facts: &Facts<'h>) -> Self {
         let mut conversations = Self::default();
-        for moment in facts.moments() {
-            match moment {
-                Moment::Returned(asked, back) => conversations.take_answer(asked, back.id),
-                Moment::Seen(event) => conversations.take_state(event),
-                Moment::Asked(_) => {}
+        let mut states = facts.seen(Sight::State).peekable();
+        for (asked, back) in facts.returned() {
+            while let Some(event) = states.next_if(|event| event.id < back.id) {
+                conversations.take_state(event);
             }
+            conversations.take_answer(asked, back.id);
         }
-        for (at, asked) in facts.calls().iter().enumerate() {
+        states.for_each(|event| conversations.take_state(event));
+        for (at, asked) in facts.calls().iter().enumerate().filter(|(_, asked)| asked.verb == Verb::Create) {
             if let (Call::Create { at: home, .. }, Some(Answer::Conversation { created, conversation })) =
                 (asked.call, asked.answer())
                 && (*created || facts.cluster_of(&conversation.url).as_ref() == Some(home))
@@ -114,6 +121,8 @@ impl<'h> Conversations<'h> {
             }
         }
         conversations.share_pairs();
+        conversations.by_url.sort_unstable_keys();
+        conversations.pairs = conversations.sorted_by_pair();
         conversations
     }
 

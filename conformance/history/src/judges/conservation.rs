@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fusion_protocol::media::LegCounters;
 
 use crate::event::Body;
-use crate::facts::Facts;
+use crate::facts::{Facts, Sight};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// MED-005: for each leg, packets received = forwarded + dropped for a counted reason; and no device
@@ -28,7 +28,7 @@ impl Judge for PacketsAreConserved {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        for event in facts.seen() {
+        for event in facts.seen(Sight::Media) {
             let Body::Leg(leg) = &event.body else { continue };
             if leg.received.0 == 0 {
                 continue;
@@ -47,7 +47,7 @@ impl Judge for PacketsAreConserved {
 
 fn judge_receivers(facts: &Facts<'_>, case: &mut Casebook) {
     let accounts = || {
-        facts.seen().filter_map(|event| match &event.body {
+        facts.seen(Sight::Media).filter_map(|event| match &event.body {
             Body::Media(media) => Some((event.id, media)),
             _ => None,
         })

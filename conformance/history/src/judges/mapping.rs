@@ -6,8 +6,6 @@ mod moving;
 mod one_org;
 mod replica;
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fusion_protocol::{Address, ClusterName, Code, Incarnation};
 
 pub(super) use claims::{OneOwner, WholeSetOfClusters};
@@ -17,8 +15,9 @@ pub(super) use one_org::OneOrgAtATime;
 pub(super) use replica::ReplicaOutlivesTheProvider;
 
 use crate::event::{Answer, Call};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::{Set, Table};
 
 /// MAP-001: the four steps give the same answer whichever cluster or client asks, at quiescence.
 ///
@@ -43,8 +42,8 @@ impl Judge for SameResolutionEverywhere {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut asked_for = BTreeMap::<&Address, Vec<(&Asked<'_>, Found<'_>)>>::new();
-        for asked in facts.calls() {
+        let mut asked_for = Table::<&Address, Vec<(&Asked<'_>, Found<'_>)>>::default();
+        for asked in facts.asked_to(Verb::Resolve) {
             if let (Call::Resolve { user, .. }, Some(Answer::Resolved(found))) = (asked.call, asked.answer())
                 && found.record.user != *user
             {
@@ -59,6 +58,7 @@ impl Judge for SameResolutionEverywhere {
                 None => case.inconclusive("a resolution at rest was not answered"),
             }
         }
+        asked_for.sort_unstable_keys();
         let places = places(facts);
         for (user, answers) in asked_for {
             let place = places.get(user).copied();
@@ -67,8 +67,8 @@ impl Judge for SameResolutionEverywhere {
                 judge_user(user, &answers, place, case);
             }
         }
-        let resolves = |asked: &Asked<'_>| matches!(asked.call, Call::Resolve { .. });
-        if !facts.final_calls().any(resolves) && facts.calls().iter().any(resolves) {
+        let resolves = |asked: &Asked<'_>| asked.verb == Verb::Resolve;
+        if !facts.final_calls().any(resolves) && facts.asked_to(Verb::Resolve).next().is_some() {
             case.not_observed("nobody resolved a user once nothing moved any more");
         }
     }
@@ -109,16 +109,16 @@ fn found<'h>(asked: &Asked<'h>) -> Option<Found<'h>> {
 }
 
 /// Where each user must be: those who were at one cluster all the time, and are not deleted.
-fn places<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Address, &'h ClusterName> {
+fn places<'h>(facts: &Facts<'h>) -> Table<&'h Address, &'h ClusterName> {
     let deleted = facts.deprovisioned();
     let beforehand = facts.world().into_iter().flat_map(|world| &world.users);
-    let mut sure: BTreeSet<&Address> = beforehand.map(|known| &known.user).collect();
-    for asked in facts.calls() {
+    let mut sure: Set<&Address> = beforehand.map(|known| &known.user).collect();
+    for asked in facts.asked_to(Verb::Provision) {
         if let (Call::Provision { user, .. }, Some(_)) = (asked.call, asked.answer()) {
             sure.insert(user);
         }
     }
-    let mut places = BTreeMap::new();
+    let mut places = Table::default();
     for (user, clusters) in facts.clusters_of_users() {
         if let (1, Some(cluster)) = (clusters.len(), clusters.first())
             && sure.contains(user)

@@ -7,7 +7,7 @@ mod survival;
 #[cfg(test)]
 mod testing;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use fusion_protocol::locus::LocusState;
 use fusion_protocol::mercury::EventType;
@@ -17,10 +17,11 @@ use serde_json::Value;
 pub(super) use self::choice::{NearestOwnRelay, OwnCallsStayHome};
 pub(super) use self::survival::CallsSurviveRelays;
 use crate::event::{Answer, Body, Call, EventId, FaultPhase, Media, WorldCluster};
-use crate::facts::Facts;
+use crate::facts::{Facts, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
 use crate::judges::security::trespasses;
+use crate::table::{Set, Table};
 
 /// How long packets may still come after the end (MED-001).
 const GRACE_US: u64 = 1_000_000;
@@ -37,11 +38,11 @@ pub(super) struct MediaEndsWithTheCall;
 #[derive(Default)]
 struct Legs<'h> {
     /// By leg: when it ended.
-    ends: BTreeMap<Uuid, End>,
+    ends: Table<Uuid, End>,
     /// When faults touched the hosts of each cluster.
     faults: BTreeMap<&'h ClusterName, Faults>,
     /// By SSRC: the accounts of those who sent with it.
-    senders: BTreeMap<u32, Vec<&'h Media>>,
+    senders: Table<u32, Vec<&'h Media>>,
 }
 
 #[derive(Clone, Copy)]
@@ -65,9 +66,9 @@ impl Judge for MediaEndsWithTheCall {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         trespasses(facts, "MED-001", case);
-        let mut legs = Legs { ends: ends(facts), faults: faults(facts), senders: BTreeMap::new() };
+        let mut legs = Legs { ends: ends(facts), faults: faults(facts), senders: Table::default() };
         let accounts = || {
-            facts.seen().filter_map(|event| match &event.body {
+            facts.seen(Sight::Media).filter_map(|event| match &event.body {
                 Body::Media(media) => Some((event.id, media)),
                 _ => None,
             })
@@ -75,7 +76,7 @@ impl Judge for MediaEndsWithTheCall {
         for (_, media) in accounts() {
             legs.senders.entry(media.ssrc).or_default().push(media);
         }
-        let mut counted: BTreeSet<Uuid> = BTreeSet::new();
+        let mut counted: Set<Uuid> = Set::default();
         for (id, media) in accounts() {
             let moved = media.sent > 0 || !media.received.is_empty();
             let is_case = !media.bound || legs.ends.contains_key(&media.leg);
@@ -157,7 +158,7 @@ impl Faults {
     fn touching(facts: &Facts<'_>, cluster: &WorldCluster) -> Self {
         let mut began: BTreeMap<&str, u64> = BTreeMap::new();
         let mut spans: Vec<(u64, u64)> = Vec::new();
-        for event in facts.seen() {
+        for event in facts.seen(Sight::Fault) {
             let Body::Fault { fault, phase, detail, .. } = &event.body else { continue };
             match phase {
                 FaultPhase::Began if touches(detail, cluster) => {
@@ -211,10 +212,10 @@ fn touches(detail: &Value, cluster: &WorldCluster) -> bool {
 
 /// When each leg ended at the latest: its device had left, its user had declined, or the call was seen
 /// to be over. A leg that was joined again has not ended.
-fn ends(facts: &Facts<'_>) -> BTreeMap<Uuid, End> {
+fn ends(facts: &Facts<'_>) -> Table<Uuid, End> {
     let over = calls_over(facts);
-    let mut left: BTreeMap<(&str, &Url, u64), End> = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut left: Table<(&str, &Url, u64), End> = Table::default();
+    for asked in facts.asked_to(Verb::SetState) {
         if let (Call::SetState { locus, instance, .. }, Some(_), Some(back)) =
             (asked.call, asked.answer(), asked.back)
         {
@@ -222,8 +223,8 @@ fn ends(facts: &Facts<'_>) -> BTreeMap<Uuid, End> {
             left.insert((asked.host, locus, instance.0), end);
         }
     }
-    let mut ends = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut ends = Table::default();
+    for asked in facts.asked_to(Verb::Join) {
         let Some(Answer::Joined { locus, leg: Some(leg) }) = asked.answer() else { continue };
         let instance = locus.instance.0;
         let by_leaving = left.get(&(asked.host, &locus.url, instance));
@@ -233,33 +234,30 @@ fn ends(facts: &Facts<'_>) -> BTreeMap<Uuid, End> {
         // A later join of the same leg overrides what an earlier one found.
         match both.into_iter().flatten().min_by_key(|end| end.at_us) {
             Some(end) => drop(ends.insert(*leg, *end)),
-            None => drop(ends.remove(leg)),
+            None => drop(ends.swap_remove(leg)),
         }
     }
     ends
 }
 
 /// By locus: the calls that were seen to be over, and when first.
-fn calls_over<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Url, BTreeMap<u64, End>> {
-    let mut over: BTreeMap<&Url, BTreeMap<u64, End>> = BTreeMap::new();
+fn calls_over<'h>(facts: &Facts<'h>) -> Table<&'h Url, BTreeMap<u64, End>> {
+    let mut over: Table<&Url, BTreeMap<u64, End>> = Table::default();
     let mut note = |locus: &'h Url, instance: u64, end: End| {
         let first = over.entry(locus).or_default().entry(instance).or_insert(end);
         if end.at_us < first.at_us {
             *first = end;
         }
     };
-    for asked in facts.calls() {
-        let (Some(answer), Some(back)) = (asked.answer(), asked.back) else { continue };
-        if let Answer::Locus { locus } | Answer::Joined { locus, .. } = answer {
-            let end = End { at_us: back.at_us, seen: back.id };
-            if locus.state == LocusState::Inactive {
-                note(&locus.url, locus.instance.0, end);
-            } else if let Some(before) = locus.instance.0.checked_sub(1) {
-                note(&locus.url, before, end);
-            }
+    for (_, back, locus) in facts.loci() {
+        let end = End { at_us: back.at_us, seen: back.id };
+        if locus.state == LocusState::Inactive {
+            note(&locus.url, locus.instance.0, end);
+        } else if let Some(before) = locus.instance.0.checked_sub(1) {
+            note(&locus.url, before, end);
         }
     }
-    for event in facts.seen() {
+    for event in facts.seen(Sight::Device) {
         if let Body::Deliver { event_type: EventType::LocusEnded, resource, data, .. } = &event.body
             && let Some(instance) = data.get("instance").and_then(count)
         {

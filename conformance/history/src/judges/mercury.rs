@@ -12,9 +12,10 @@ use std::collections::BTreeMap;
 
 use fusion_protocol::Uuid;
 
-use crate::event::{Body, Call, Event, EventId, SocketChange};
-use crate::facts::{Facts, Moment};
+use crate::event::{Body, Event, EventId, SocketChange};
+use crate::facts::{Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 pub(super) use reached::EveryDeviceIsReached;
 pub(super) use resync::MissedIsTold;
@@ -50,12 +51,12 @@ impl Judge for GaplessDelivery {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut streams: BTreeMap<&str, Stream> = BTreeMap::new();
+        let mut streams: Table<&str, Stream> = Table::default();
         for moment in facts.moments() {
             match moment {
                 // A device that is registered anew has a new stream.
-                Moment::Asked(asked) if matches!(asked.call, Call::Connect { .. }) => {
-                    streams.remove(asked.host);
+                Moment::Asked(asked) if asked.verb == Verb::Connect => {
+                    streams.swap_remove(asked.host);
                 }
                 Moment::Seen(event) => streams.entry(&event.host).or_default().see(event, case),
                 Moment::Asked(_) | Moment::Returned(..) => {}

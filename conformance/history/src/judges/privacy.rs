@@ -1,7 +1,7 @@
 //! Privacy: what the provider plane must never see (PRI).
 
 use crate::event::{Body, Event, World};
-use crate::facts::Facts;
+use crate::facts::{Facts, Sight};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// PRI-001: no private byte is ever in the provider plane's stores, logs or in bytes that arrive there.
@@ -24,7 +24,7 @@ impl Judge for NoPrivateByteAtTheProvider {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        for event in facts.seen().filter(|event| is_provider(&event.host, facts.world())) {
+        for event in facts.seen(Sight::Sink).filter(|event| is_provider(&event.host, facts.world())) {
             judge_sink(event, case);
         }
     }
@@ -49,7 +49,7 @@ impl Judge for LogsNameNobody {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        for event in facts.seen() {
+        for event in facts.seen(Sight::Sink) {
             if matches!(&event.body, Body::Sink(sink) if sink.place == "log") {
                 judge_sink(event, case);
             }

@@ -16,8 +16,9 @@ use fusion_protocol::{Address, ClusterName, Url, limits};
 use serde_json::Value;
 
 use crate::event::{Answer, Body, Call, Event, EventId};
-use crate::facts::{Asked, Facts, Moment, Pair, pair_of};
+use crate::facts::{Asked, Facts, Moment, Pair, Sight, Verb, pair_of};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::{Set, Table};
 
 pub(super) use away::HomesAway;
 pub(super) use effects::EffectsArriveOnce;
@@ -55,7 +56,7 @@ impl Judge for OneHome {
             return;
         }
         let served = facts.clusters_of_users();
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::Create).chain(facts.asked_to(Verb::ReadIndex)) {
             match (asked.call, asked.answer()) {
                 (Call::Create { at, .. }, Some(Answer::Conversation { created: true, conversation })) => {
                     let own = served.get(asked.actor);
@@ -106,11 +107,11 @@ fn judge_holders(facts: &Facts<'_>, case: &mut Casebook) {
         clusters.insert(cluster.name.as_str(), &cluster.name);
         clusters.extend(cluster.hosts.iter().map(|host| (host.as_str(), &cluster.name)));
     }
-    let mut held: BTreeMap<(&str, &str), ()> = BTreeMap::new();
-    for event in facts.seen() {
+    let mut held: Set<(&str, &str)> = Set::default();
+    for event in facts.seen(Sight::State) {
         let Body::State { concept, subject, .. } = &event.body else { continue };
         let Some(holder) = clusters.get(event.host.as_str()) else { continue };
-        if concept != "conversation" || held.insert((subject, holder.as_str()), ()).is_some() {
+        if concept != "conversation" || !held.insert((subject, holder.as_str())) {
             continue;
         }
         case.reached();
@@ -136,7 +137,7 @@ impl Judge for IndexBeforeNotification {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut told: BTreeMap<&Address, Vec<Told<'_>>> = BTreeMap::new();
+        let mut told: Table<&Address, Vec<Told<'_>>> = Table::default();
         // What each reading under way must show: all that its user had been told when it began.
         let mut due: BTreeMap<EventId, Vec<Told<'_>>> = BTreeMap::new();
         for moment in facts.moments() {
@@ -146,16 +147,16 @@ impl Judge for IndexBeforeNotification {
                         told.entry(user).or_default().push(news);
                     }
                 }
-                Moment::Asked(asked) if matches!(asked.call, Call::ReadIndex { .. }) => {
+                Moment::Asked(asked) if asked.verb == Verb::ReadIndex => {
                     let news = told.get_mut(asked.actor).map(std::mem::take).unwrap_or_default();
                     due.insert(asked.id, news);
                 }
-                Moment::Returned(asked, _) => {
+                Moment::Returned(asked, _) if asked.verb == Verb::ReadIndex => {
                     let Some(news) = due.remove(&asked.id) else { continue };
                     let left = judge_reading(asked, news, case);
                     told.entry(asked.actor).or_default().extend(left);
                 }
-                Moment::Asked(_) => {}
+                Moment::Asked(_) | Moment::Returned(..) => {}
             }
         }
         let unread: usize = told.values().chain(due.values()).map(Vec::len).sum();
@@ -212,7 +213,7 @@ fn judge_reading<'h>(asked: &Asked<'h>, news: Vec<Told<'h>>, case: &mut Casebook
 
 /// The conversations that raced no other: groups, and the only ones of their pairs, if nobody may have made
 /// another one. The winner of a race is shown as a whole, and what was said in a loser takes another way.
-fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
+fn undisputed<'h>(facts: &Facts<'h>) -> Set<&'h str> {
     let may_have_made = |asked: &&Asked<'h>| {
         let refused = asked.refusal().is_some_and(|(status, _)| status < 500);
         matches!(asked.call, Call::Create { kind: Kind::OneToOne, .. })
@@ -220,7 +221,7 @@ fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
             && !refused
     };
     let mut open: BTreeSet<Pair<'h>> = BTreeSet::new();
-    for asked in facts.calls().iter().filter(may_have_made) {
+    for asked in facts.asked_to(Verb::Create).filter(may_have_made) {
         if let Call::Create { others, .. } = asked.call {
             open.extend(others.iter().map(|other| pair_of(asked.actor, other)));
         }
@@ -228,8 +229,8 @@ fn undisputed<'h>(facts: &Facts<'h>) -> BTreeSet<&'h str> {
     let known = facts.conversations();
     let groups = known.iter().filter(|known| known.kind == Some(Kind::Group)).map(|known| known.url.as_str());
     let pairs =
-        known.pairs().into_iter().filter(|case| case.conversations.len() == 1 && !open.contains(&case.pair));
-    groups.chain(pairs.flat_map(|case| case.conversations)).collect()
+        known.pairs().iter().filter(|case| case.conversations.len() == 1 && !open.contains(&case.pair));
+    groups.chain(pairs.flat_map(|case| case.conversations.iter().copied())).collect()
 }
 
 /// Counters are strings on the wire; a number is understood too.

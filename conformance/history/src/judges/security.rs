@@ -5,7 +5,7 @@ mod log_ins;
 pub(super) use log_ins::LogInsStayHome;
 
 use crate::event::{Call, Outcome};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::text::word;
 
@@ -58,7 +58,7 @@ impl Judge for MustBeRefused {
 
 /// Each trespass against a requirement must be refused, by the code that was expected.
 pub(super) fn trespasses(facts: &Facts<'_>, requirement: &str, case: &mut Casebook) {
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::Trespass) {
         if let Call::Trespass { requirement: against, .. } = asked.call
             && against == requirement
         {

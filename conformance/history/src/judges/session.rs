@@ -3,16 +3,17 @@
 //! A judge says what a key is (a reader and a stream, a user's index) and what is counted; nothing else
 //! differs between the registers that only grow.
 
-use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use super::floor::Floor;
 use crate::event::EventId;
 use crate::facts::Asked;
+use crate::table::Table;
 
 /// Who has seen how much, by key: a counter that only goes up.
 #[derive(Debug)]
 pub(super) struct Session<K> {
-    floors: BTreeMap<K, Floor>,
+    floors: Table<K, Floor>,
 }
 
 /// What somebody had seen before they were answered less.
@@ -26,11 +27,11 @@ pub(super) struct Known {
 
 impl<K> Default for Session<K> {
     fn default() -> Self {
-        Self { floors: BTreeMap::new() }
+        Self { floors: Table::default() }
     }
 }
 
-impl<K: Ord> Session<K> {
+impl<K: Hash + Eq> Session<K> {
     /// What was known when `asked` began; `None`: nothing yet.
     pub(super) fn known(&self, key: &K, asked: &Asked<'_>) -> Option<Known> {
         let (at, value) = self.floors.get(key)?.at(asked.id)?;

@@ -3,14 +3,15 @@
 //! Works on what clients were answered: an answer that was on its way while another came proves nothing
 //! about their order, so only what was asked after the first answer had come can show a change.
 
-use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use crate::event::EventId;
+use crate::table::Table;
 
 /// Registers by their keys.
 #[derive(Debug)]
 pub(super) struct SetOnce<K, V> {
-    first: BTreeMap<K, (V, EventId)>,
+    first: Table<K, (V, EventId)>,
 }
 
 /// What another value was seen after.
@@ -24,7 +25,7 @@ pub(super) struct Before<V> {
 
 impl<K, V> Default for SetOnce<K, V> {
     fn default() -> Self {
-        Self { first: BTreeMap::new() }
+        Self { first: Table::default() }
     }
 }
 
@@ -39,7 +40,7 @@ pub(super) enum Seen<V> {
     Changed(Before<V>),
 }
 
-impl<K: Ord, V: Copy + PartialEq> SetOnce<K, V> {
+impl<K: Hash + Eq, V: Copy + PartialEq> SetOnce<K, V> {
     /// `value` was answered at `at` to what was asked at `asked`. Called in the order of answers.
     pub(super) fn see(&mut self, key: K, value: V, asked: EventId, at: EventId) -> Seen<V> {
         match self.first.get(&key) {

@@ -6,8 +6,9 @@ use fusion_protocol::conversation::{Act, Activity, ActivityId, Kind, PeerLookup,
 use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, FinalRead, PairCase};
+use crate::facts::{Asked, Facts, FinalRead, PairCase, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::{Set, Table};
 
 /// CNV-004: at quiescence both slots are equal and every accepted activity is in the winner exactly
 /// once, in each author's order; every URL ever handed out still leads there; a writer finds the own
@@ -42,7 +43,7 @@ impl Judge for Convergence {
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let conversations = facts.conversations();
         let pairs = conversations.pairs();
-        let mut group_of: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut group_of: Table<&str, usize> = Table::default();
         for (group, pair) in pairs.iter().enumerate() {
             group_of.extend(pair.conversations.iter().map(|url| (*url, group)));
         }
@@ -75,13 +76,13 @@ impl Judge for Convergence {
 /// Sorts what was accepted by the conversations that must end as one; a key is one activity, for ever.
 fn accepted<'f, 'h>(
     facts: &'f Facts<'h>,
-    group_of: &BTreeMap<&str, usize>,
+    group_of: &Table<&str, usize>,
     groups: usize,
     case: &mut Casebook,
 ) -> Vec<Accepted<'f, 'h>> {
     let mut all: Vec<Accepted<'f, 'h>> = (0..groups).map(|_| Accepted::default()).collect();
-    let mut by_key: BTreeMap<(usize, &Address, &str), (ActivityId, EventId)> = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut by_key: Table<(usize, &Address, &str), (ActivityId, EventId)> = Table::default();
+    for asked in facts.asked_to(Verb::Post) {
         let Call::Post { conversation, key, text, .. } = asked.call else { continue };
         let Some(&group) = group_of.get(conversation.as_str()) else { continue };
         if let Some(text) = text {
@@ -232,11 +233,11 @@ fn judge_texts(read: &FinalRead<'_>, url: &str, accepted: &Accepted<'_, '_>, cas
 fn judge_across_merge(
     facts: &Facts<'_>,
     accepted: &[Accepted<'_, '_>],
-    group_of: &BTreeMap<&str, usize>,
+    group_of: &Table<&str, usize>,
     case: &mut Casebook,
 ) {
-    let mut judged: BTreeSet<(&Address, &Url)> = BTreeSet::new();
-    for asked in facts.calls() {
+    let mut judged: Set<(&Address, &Url)> = Set::default();
+    for asked in facts.asked_to(Verb::Read) {
         let Call::Read { conversation, after } = asked.call else { continue };
         let Some(Answer::Activities { activities, last_seq, redirected_to: Some(winner) }) = asked.answer()
         else {

@@ -1,13 +1,12 @@
 //! CNV-006: whoever joins later.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fusion_protocol::conversation::{Act, Kind};
 use fusion_protocol::{Address, Code};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::{Set, Table};
 
 /// CNV-006: any participant of a group may add others; a late joiner reads the whole history at the home,
 /// and the own index starts at the join.
@@ -17,7 +16,7 @@ use crate::judge::{Casebook, Evidence, Judge};
 pub(crate) struct LateJoiners;
 
 /// Who joined which conversation later: the place of the join, and the answer that said so.
-type Joins<'h> = BTreeMap<(&'h Address, &'h str), (u64, EventId)>;
+type Joins<'h> = Table<(&'h Address, &'h str), (u64, EventId)>;
 
 impl Judge for LateJoiners {
     fn name(&self) -> &'static str {
@@ -35,7 +34,7 @@ impl Judge for LateJoiners {
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let founders = founders(facts);
         let (joins, gone) = joins(facts, &founders);
-        for asked in facts.calls() {
+        for asked in facts.calls().iter().filter(|asked| is_read_or_said(asked.verb)) {
             match (asked.call, asked.answer()) {
                 (Call::Post { conversation, verb, .. }, answer) if verb == "add" => {
                     let known = facts.conversations().at(conversation);
@@ -85,9 +84,9 @@ impl Judge for LateJoiners {
 }
 
 /// Who was in a conversation from its start.
-fn founders<'h>(facts: &Facts<'h>) -> BTreeSet<(&'h Address, &'h str)> {
-    let mut founders = BTreeSet::new();
-    for asked in facts.calls() {
+fn founders<'h>(facts: &Facts<'h>) -> Set<(&'h Address, &'h str)> {
+    let mut founders = Set::default();
+    for asked in facts.asked_to(Verb::Create) {
         if let (Call::Create { .. }, Some(Answer::Conversation { conversation, .. })) =
             (asked.call, asked.answer())
         {
@@ -101,10 +100,10 @@ fn founders<'h>(facts: &Facts<'h>) -> BTreeSet<(&'h Address, &'h str)> {
 /// Who joined later, once; and who left or was removed, or may have been.
 fn joins<'h>(
     facts: &Facts<'h>,
-    founders: &BTreeSet<(&'h Address, &'h str)>,
-) -> (Joins<'h>, BTreeSet<(&'h Address, &'h str)>) {
-    let (mut joins, mut gone) = (Joins::new(), BTreeSet::new());
-    for asked in facts.calls() {
+    founders: &Set<(&'h Address, &'h str)>,
+) -> (Joins<'h>, Set<(&'h Address, &'h str)>) {
+    let (mut joins, mut gone) = (Joins::default(), Set::default());
+    for asked in facts.asked_to(Verb::Post) {
         let Call::Post { conversation, verb, text, .. } = asked.call else { continue };
         let url = conversation.as_str();
         match (verb.as_str(), asked.answer()) {
@@ -126,6 +125,10 @@ fn joins<'h>(
         }
     }
     (joins, gone)
+}
+
+fn is_read_or_said(verb: Verb) -> bool {
+    matches!(verb, Verb::Post | Verb::Read | Verb::ReadIndex)
 }
 
 fn judge_adding(asked: &Asked<'_>, done: bool, case: &mut Casebook) {

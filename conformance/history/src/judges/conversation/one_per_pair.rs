@@ -6,8 +6,9 @@ use fusion_protocol::conversation::{Conversation, ConversationState, Kind, PeerL
 use fusion_protocol::{Address, ClusterName};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, Known, Pair, PairCase, pair_of};
+use crate::facts::{Asked, Facts, Known, Pair, PairCase, Verb, pair_of};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// CNV-002: one live 1:1 conversation per pair; creating again returns the one that is; fixed members.
 ///
@@ -29,8 +30,8 @@ impl Judge for OnePerPair {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut creations: BTreeMap<Pair<'_>, Vec<&Asked<'_>>> = BTreeMap::new();
-        for asked in facts.calls() {
+        let mut creations: Table<Pair<'_>, Vec<&Asked<'_>>> = Table::default();
+        for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::Create | Verb::Post)) {
             match asked.call {
                 Call::Create { kind: Kind::OneToOne, others, .. } => {
                     judge_members(asked, others, case);
@@ -50,19 +51,19 @@ impl Judge for OnePerPair {
         let deleted = facts.deprovisioned();
         for pair in facts.conversations().pairs() {
             let may_be_others = deleted.contains(pair.pair.0) || deleted.contains(pair.pair.1);
-            if may_be_others && !all_keys_known(facts, &pair) {
+            if may_be_others && !all_keys_known(facts, pair) {
                 case.not_observed("whether it is the same people as before at a pair's addresses");
                 continue;
             }
             let creations = creations.get(&pair.pair).map(Vec::as_slice).unwrap_or_default();
-            let live = live(facts, &pair);
+            let live = live(facts, pair);
             if creations.iter().filter(|asked| asked.answer().is_some()).count() > 1 || !live.is_empty() {
                 case.reached();
             }
-            judge_live(&pair, &live, case);
-            judge_one_cluster(facts, &pair, case);
-            judge_again(facts, &pair, creations, case);
-            judge_beside_bound(facts, &pair, creations, case);
+            judge_live(pair, &live, case);
+            judge_one_cluster(facts, pair, case);
+            judge_again(facts, pair, creations, case);
+            judge_beside_bound(facts, pair, creations, case);
         }
     }
 }

@@ -6,9 +6,10 @@ use fusion_protocol::conversation::{Activity, ActivityId};
 use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, Moment};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::session::{Known, Session};
+use crate::table::Table;
 
 /// CNV-001: the home gives each activity a gapless `seq`; all readers see that order; read-your-writes
 /// and monotonic reads hold for every participant.
@@ -32,8 +33,10 @@ impl Judge for GaplessOrder {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let mut seen = Seen::default();
-        for moment in facts.moments() {
-            let Moment::Returned(asked, back) = moment else { continue };
+        for (asked, back) in facts.returned() {
+            if !matches!(asked.verb, Verb::Read | Verb::Post | Verb::ReadConversation) {
+                continue;
+            }
             match (asked.call, asked.answer()) {
                 (
                     Call::Read { conversation, after },
@@ -97,7 +100,7 @@ fn judge_page(
 /// What all readers have seen so far.
 #[derive(Default)]
 struct Seen<'h> {
-    streams: BTreeMap<&'h str, Stream>,
+    streams: Table<&'h str, Stream>,
     /// By user and stream: the highest `seq` known to the user from then on.
     known_to: Session<(&'h Address, &'h str)>,
     /// By author and stream: the highest own `seq` from then on.
@@ -107,7 +110,7 @@ struct Seen<'h> {
 #[derive(Default)]
 struct Stream {
     by_seq: BTreeMap<u64, (ActivityId, EventId)>,
-    by_id: BTreeMap<ActivityId, u64>,
+    by_id: Table<ActivityId, u64>,
 }
 
 impl<'h> Seen<'h> {

@@ -4,7 +4,7 @@ use fusion_protocol::Url;
 use fusion_protocol::conversation::PairKey;
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Conversations, Facts, Known, PairCase};
+use crate::facts::{Conversations, Facts, Known, PairCase, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::rank::rank;
 
@@ -48,7 +48,7 @@ fn judge_bound(known: &Known<'_>, case: &mut Casebook) {
 
 /// `SEALING` is taken under the lock that gives `seq`: nothing is accepted after.
 fn judge_sealed(facts: &Facts<'_>, conversations: &Conversations<'_>, case: &mut Casebook) {
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::Post) {
         if let Call::Post { conversation, .. } = asked.call
             && let Some(Answer::Accepted { created: true, redirected_to: None, .. }) = asked.answer()
             && let Some(sealed) = conversations.at(conversation).and_then(|known| known.sealed)

@@ -1,15 +1,14 @@
 //! CNV-005: what the literal rules of the race would let happen, and the shipped one does not.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::conversation::{Kind, PeerLookup, PeerState};
 use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, Known, Moment, PairCase};
+use crate::facts::{Asked, Facts, Known, PairCase, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::set_once::{Before, Seen, SetOnce};
 use crate::rank::rank;
+use crate::table::Table;
 
 /// CNV-005: neither a clock nor a lucky identifier decides a race; the conversation of a pair that was
 /// bound once is the pair's for ever; whoever follows a redirect is not redirected again.
@@ -42,8 +41,8 @@ impl Judge for RacesAreSettled {
 }
 
 /// What each conversation says of when it was made, as somebody first saw it.
-fn stamps<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, &'h str> {
-    let mut stamps = BTreeMap::new();
+fn stamps<'h>(facts: &Facts<'h>) -> Table<&'h str, &'h str> {
+    let mut stamps = Table::default();
     for asked in facts.calls() {
         if let Some(Answer::Conversation { conversation, .. }) = asked.answer() {
             stamps.entry(conversation.url.as_str()).or_insert(conversation.created.as_str());
@@ -53,7 +52,7 @@ fn stamps<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, &'h str> {
 }
 
 /// The home of the higher rank won though nothing was settled: then it was something else that decided.
-fn judge_race(facts: &Facts<'_>, pair: &PairCase<'_>, stamps: &BTreeMap<&str, &str>, case: &mut Casebook) {
+fn judge_race(facts: &Facts<'_>, pair: &PairCase<'_>, stamps: &Table<&str, &str>, case: &mut Casebook) {
     let conversations = facts.conversations();
     for loser in pair.conversations.iter().filter_map(|url| conversations.named(url)) {
         let Some(winner) = loser.superseded_by.and_then(|(url, _)| conversations.at(url)) else { continue };
@@ -88,8 +87,8 @@ fn judge_race(facts: &Facts<'_>, pair: &PairCase<'_>, stamps: &BTreeMap<&str, &s
 fn judge_seats(facts: &Facts<'_>, case: &mut Casebook) {
     let deleted = facts.deprovisioned();
     let mut seats: SetOnce<(&Address, &Address), &Url> = SetOnce::default();
-    for moment in facts.moments() {
-        let Moment::Returned(asked, back) = moment else { continue };
+    let seats_told = facts.returned().filter(|(asked, _)| matches!(asked.verb, Verb::LookUp | Verb::Create));
+    for (asked, back) in seats_told {
         let Some((other, url)) = seat(asked) else { continue };
         let known = facts.conversations().at(url);
         let is_bound = known.is_some_and(|known| known.bound.is_some_and(|bound| bound < back.id));

@@ -7,8 +7,9 @@ use fusion_protocol::{Address, ClusterName, Code, Url};
 
 use super::locus_of;
 use crate::event::{Call, EventId, Outcome};
-use crate::facts::{Asked, Facts, Moment};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// How long a join may take whose home can reach nobody, in microseconds: some commits and a media leg.
 /// One question to a cluster that does not answer takes longer.
@@ -41,7 +42,7 @@ impl Judge for DecidedAtHome {
         count_races(facts, case);
         judge_outcomes(facts, case);
         let homes = facts.clusters_of_users();
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::Join) {
             if let Call::Join { locus, .. } = asked.call
                 && let Some(home) = facts.cluster_of(locus)
                 && homes.get(asked.actor).is_some_and(|at| at.len() == 1 && at.contains(&home))
@@ -54,8 +55,8 @@ impl Judge for DecidedAtHome {
 
 /// Steps of one locus that several devices took at one time.
 fn count_races(facts: &Facts<'_>, case: &mut Casebook) {
-    let mut until: BTreeMap<&Url, (EventId, &str)> = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut until: Table<&Url, (EventId, &str)> = Table::default();
+    for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::Join | Verb::SetState)) {
         let (Call::Join { locus, .. } | Call::SetState { locus, .. }) = asked.call else { continue };
         let (Some(_), Some(back)) = (locus_of(asked), asked.back) else { continue };
         let known = until.entry(locus).or_insert((back.id, asked.host));
@@ -70,10 +71,8 @@ fn count_races(facts: &Facts<'_>, case: &mut Casebook) {
 
 /// Whoever sees a revision of a locus sees the same.
 fn judge_outcomes(facts: &Facts<'_>, case: &mut Casebook) {
-    let mut outcomes: BTreeMap<(&Url, u64), (&Locus, EventId)> = BTreeMap::new();
-    for moment in facts.moments() {
-        let Moment::Returned(asked, back) = moment else { continue };
-        let Some(locus) = locus_of(asked) else { continue };
+    let mut outcomes: Table<(&Url, u64), (&Locus, EventId)> = Table::default();
+    for (asked, back, locus) in facts.loci() {
         let (first, seen) = outcomes.entry((&locus.url, locus.rev.0)).or_insert((locus, back.id));
         if !is_same(first, locus) {
             let (url, rev) = (&locus.url, locus.rev);

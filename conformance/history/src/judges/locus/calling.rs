@@ -1,15 +1,14 @@
 //! LOC-002: whoever is called learns of it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fusion_protocol::locus::LocusState;
 use fusion_protocol::{Address, Url};
 
 use super::locus_of;
 use crate::event::{Answer, Call};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
+use crate::table::{Set, Table};
 
 /// LOC-002: calling is joining: the others are asked to join, and find the call by the notification or
 /// in their list of active loci.
@@ -19,7 +18,7 @@ use crate::judges::rendezvous::count;
 pub(crate) struct CallingIsJoining;
 
 /// The latest call of a locus that a user is known to have found.
-type Found<'h> = BTreeMap<(&'h Address, &'h str), u64>;
+type Found<'h> = Table<(&'h Address, &'h str), u64>;
 
 impl Judge for CallingIsJoining {
     fn name(&self) -> &'static str {
@@ -36,10 +35,10 @@ impl Judge for CallingIsJoining {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let found = found(facts);
-        let standing = facts.finals().standing(facts.conversations());
+        let standing = facts.standing();
         let deleted = facts.deprovisioned();
-        let mut begun: BTreeSet<(&Url, u64)> = BTreeSet::new();
-        for asked in facts.calls() {
+        let mut begun: Set<(&Url, u64)> = Set::default();
+        for asked in facts.asked_to(Verb::Join) {
             let (Call::Join { .. }, Some(locus)) = (asked.call, locus_of(asked)) else { continue };
             let is_known = facts.conversations().at(&locus.conversation_url).is_some();
             if is_known && !standing.contains(locus.conversation_url.as_str()) {
@@ -88,12 +87,13 @@ fn judge_called(
 
 /// What users found by their own asking: the list of active loci, a join, a refusal to join.
 fn found<'h>(facts: &Facts<'h>) -> Found<'h> {
-    let mut found = Found::new();
+    let mut found = Found::default();
     let mut note = |user: &'h Address, locus: &'h Url, instance: u64| {
         let known = found.entry((user, locus.as_str())).or_insert(instance);
         *known = instance.max(*known);
     };
-    for asked in facts.calls() {
+    let finds = |asked: &&Asked<'_>| matches!(asked.verb, Verb::ListLoci | Verb::Join | Verb::SetState);
+    for asked in facts.calls().iter().filter(finds) {
         match (asked.call, asked.answer()) {
             (_, Some(Answer::Loci { loci })) => {
                 for locus in loci {
@@ -114,7 +114,7 @@ fn found<'h>(facts: &Facts<'h>) -> Found<'h> {
 /// A call that goes on at rest stands in the list of everybody in it.
 fn judge_lists(facts: &Facts<'_>, case: &mut Casebook) {
     let finals = facts.finals();
-    let mut seen: BTreeSet<(&Address, &Url)> = BTreeSet::new();
+    let mut seen: Set<(&Address, &Url)> = Set::default();
     for read in finals.loci.values() {
         let Some(locus) = locus_of(read) else { continue };
         if !matches!(locus.state, LocusState::Initializing | LocusState::Active) {

@@ -10,9 +10,10 @@ use fusion_protocol::{Address, Count, Url};
 
 use super::locus_of;
 use crate::event::{Answer, Body, Call, Event, EventId, Phase};
-use crate::facts::{Asked, Back, Facts, Moment};
+use crate::facts::{Asked, Back, Facts, Moment, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
+use crate::table::{Set, Table};
 
 const LEASE_US: u64 = LEASE_SECONDS * 1_000_000;
 /// What a busy home may take longer to notice that a lease has run out, in microseconds.
@@ -31,14 +32,14 @@ pub(crate) struct Ghosts;
 #[derive(Default)]
 struct Heard<'h> {
     /// Each locus: when it was known that which call was over, rising.
-    over: BTreeMap<&'h Url, Vec<(u64, EventId, u64)>>,
+    over: Table<&'h Url, Vec<(u64, EventId, u64)>>,
     /// What each user was told or has seen of each locus: the register's value at least.
-    entries: BTreeMap<(&'h Address, &'h Url), Vec<(EventId, Known)>>,
+    entries: Table<(&'h Address, &'h Url), Vec<(EventId, Known)>>,
     /// When each device of a user last acted in a call, successfully.
-    alive: BTreeMap<(&'h Address, &'h Url), (u64, EventId)>,
+    alive: Table<(&'h Address, &'h Url), (u64, EventId)>,
     /// By device: how many of its acts are under way, or were cut off, and when the last other one ended.
-    acts: BTreeMap<&'h str, (u64, u64)>,
-    devices: BTreeMap<(&'h Address, &'h Url), BTreeSet<&'h str>>,
+    acts: Table<&'h str, (u64, u64)>,
+    devices: Table<(&'h Address, &'h Url), BTreeSet<&'h str>>,
     healed_us: Option<u64>,
 }
 
@@ -64,11 +65,13 @@ impl Judge for Ghosts {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let mut heard = Heard::of(facts);
-        let mut run_out: BTreeSet<(&Url, u64, &Address)> = BTreeSet::new();
+        let mut run_out: Set<(&Url, u64, &Address)> = Set::default();
         for moment in facts.moments() {
             match moment {
                 Moment::Returned(asked, back) => {
-                    if let Some(Answer::Loci { loci }) = asked.answer() {
+                    if asked.verb == Verb::ListLoci
+                        && let Some(Answer::Loci { loci }) = asked.answer()
+                    {
                         heard.judge_register(facts, asked, back, loci, case);
                     }
                     if let Some(locus) = locus_of(asked) {
@@ -89,26 +92,24 @@ impl<'h> Heard<'h> {
     /// What must be known before the first answer is judged.
     fn of(facts: &Facts<'h>) -> Self {
         let mut heard = Self::default();
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::Join).chain(facts.asked_to(Verb::Renew)) {
             let (Call::Join { locus, device, .. } | Call::Renew { locus, device, .. }) = asked.call else {
                 continue;
             };
             heard.devices.entry((asked.actor, locus)).or_default().insert(device);
         }
-        let loci = facts.calls().iter().filter_map(locus_of);
-        let known: BTreeMap<&str, &Url> = loci.map(|locus| (locus.url.as_str(), &locus.url)).collect();
-        for event in facts.seen() {
-            match &event.body {
-                Body::Phase { phase: Phase::Heal } => heard.healed_us = Some(event.at_us),
-                Body::State { concept, subject, state, detail }
-                    if concept == "locus" && state == "INACTIVE" =>
-                {
-                    let instance = detail.get("instance").and_then(count);
-                    if let Some((url, instance)) = known.get(subject.as_str()).zip(instance) {
-                        heard.is_over(url, event.at_us, event.id, instance);
-                    }
-                }
-                _ => {}
+        let healed = |event: &&Event| matches!(event.body, Body::Phase { phase: Phase::Heal });
+        heard.healed_us = facts.seen(Sight::Phase).filter(healed).last().map(|event| event.at_us);
+        let known: Table<&str, &Url> =
+            facts.loci().map(|(.., locus)| (locus.url.as_str(), &locus.url)).collect();
+        for event in facts.seen(Sight::State) {
+            let Body::State { concept, subject, state, detail } = &event.body else { continue };
+            if concept != "locus" || state != "INACTIVE" {
+                continue;
+            }
+            let instance = detail.get("instance").and_then(count);
+            if let Some((url, instance)) = known.get(subject.as_str()).zip(instance) {
+                heard.is_over(url, event.at_us, event.id, instance);
             }
         }
         heard
@@ -192,7 +193,7 @@ impl<'h> Heard<'h> {
         asked: &Asked<'h>,
         back: Back<'h>,
         locus: &'h Locus,
-        run_out: &mut BTreeSet<(&'h Url, u64, &'h Address)>,
+        run_out: &mut Set<(&'h Url, u64, &'h Address)>,
         case: &mut Casebook,
     ) {
         let (url, instance) = (&locus.url, locus.instance);
@@ -251,11 +252,18 @@ impl<'h> Heard<'h> {
     fn judge_lists(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let Some(healed_us) = self.healed_us else { return };
         let finals = facts.finals();
+        let mut reads = finals.loci.iter().peekable();
         for (who, list) in &finals.active {
+            // Both are in the order of who read.
+            while reads.next_if(|((reader, _), _)| reader < who).is_some() {}
+            let mut of_reader = Vec::new();
+            while let Some((_, read)) = reads.next_if(|((reader, _), _)| reader == who) {
+                of_reader.push(read);
+            }
             let Some(Answer::Loci { loci }) = list.answer() else { continue };
             let listed: BTreeMap<&Url, &ActiveLocus> =
                 loci.iter().map(|entry| (&entry.locus_url, entry)).collect();
-            for read in finals.loci.iter().filter(|((reader, _), _)| reader == who).map(|(_, read)| read) {
+            for read in of_reader {
                 let Some(locus) = locus_of(read) else { continue };
                 let entry = listed.get(&locus.url).filter(|entry| entry.state != LocusState::Inactive);
                 let ended = |instance: u64| {
@@ -288,8 +296,7 @@ fn raise(known: &mut Vec<(EventId, Known)>, at: EventId, to: Known) {
 /// lasts still.
 fn lease_limit(facts: &Facts<'_>, asked: &Asked<'_>, locus: &Locus) -> Option<u64> {
     let home = facts.cluster_of(&locus.url)?;
-    let faults = facts.faults();
-    let calm = faults.calm_since(&faults.hosts_of(&home), asked.at_us)?;
+    let calm = facts.faults().calm_at(&home, asked.at_us)?;
     Some(calm.saturating_add(LEASE_US + SLACK_US))
 }
 

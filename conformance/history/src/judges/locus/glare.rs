@@ -1,23 +1,25 @@
 //! LOC-003: who joins what, and two who call each other at once.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::locus::{LEASE_SECONDS, Locus, LocusState, ParticipantState};
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Code, Url};
 
 use super::locus_of;
 use crate::event::{Body, Call, EventId};
-use crate::facts::{Asked, Facts, Moment};
+use crate::facts::{Asked, Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::floor::Floor;
 use crate::judges::rendezvous::count;
+use crate::table::Table;
 
 /// LOC-003: two who call each other at once are in one call, instance n+1, both joined, nobody left
 /// ringing; a join of a call that is over is refused and rings nobody.
 ///
 /// The cases are the joins that two participants made at once, and those of a call that was over.
 pub(crate) struct GlareIsOneCall;
+
+/// By locus, call and user: when the user was first known to have joined it.
+type Joined<'h> = Table<(&'h Url, u64, &'h Address), EventId>;
 
 impl Judge for GlareIsOneCall {
     fn name(&self) -> &'static str {
@@ -33,8 +35,8 @@ impl Judge for GlareIsOneCall {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut over: BTreeMap<&Url, Floor> = BTreeMap::new();
-        let mut joined: BTreeMap<(&Url, u64, &Address), EventId> = BTreeMap::new();
+        let mut over: Table<&Url, Floor> = Table::default();
+        let mut joined: Joined<'_> = Joined::default();
         for moment in facts.moments() {
             match moment {
                 Moment::Returned(asked, back) => {
@@ -104,16 +106,13 @@ fn judge_join(
 }
 
 /// Whoever has joined a call rings no more in it.
-fn judge_ringing(
-    asked: &Asked<'_>,
-    locus: &Locus,
-    joined: &BTreeMap<(&Url, u64, &Address), EventId>,
-    case: &mut Casebook,
-) {
+fn judge_ringing(asked: &Asked<'_>, locus: &Locus, joined: &Joined<'_>, case: &mut Casebook) {
     for participant in &locus.participants {
-        let rings = matches!(participant.state, ParticipantState::Notified | ParticipantState::Idle);
+        if !matches!(participant.state, ParticipantState::Notified | ParticipantState::Idle) {
+            continue;
+        }
         let since = joined.get(&(&locus.url, locus.instance.0, &participant.user));
-        if let Some(since) = since.filter(|since| rings && **since < asked.id) {
+        if let Some(since) = since.filter(|since| **since < asked.id) {
             let who = participant.user.as_str();
             let statement = format!("{who} had joined call {} of {} and rings", locus.instance, locus.url);
             case.violated("left-ringing", statement, asked.events().chain([*since]));
@@ -123,15 +122,16 @@ fn judge_ringing(
 
 /// Joins of one locus by two participants, with the same expectation, at the same time.
 fn judge_glare(facts: &Facts<'_>, case: &mut Casebook) {
-    let mut joins: BTreeMap<(&Url, u64), Vec<&Asked<'_>>> = BTreeMap::new();
-    let mut endings: BTreeMap<&Url, Vec<EventId>> = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut joins: Table<(&Url, u64), Vec<&Asked<'_>>> = Table::default();
+    let mut endings: Table<&Url, Vec<EventId>> = Table::default();
+    for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::Join | Verb::SetState)) {
         match asked.call {
             Call::Join { locus, expect, .. } => joins.entry((locus, expect.0)).or_default().push(asked),
             Call::SetState { locus, .. } => endings.entry(locus).or_default().push(asked.id),
             _ => {}
         }
     }
+    joins.sort_unstable_keys();
     for ((locus, expect), joins) in &joins {
         let endings = endings.get(locus).map(Vec::as_slice).unwrap_or_default();
         for (at, one) in joins.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! LOC-009: a group's call follows the rules of every call, among more people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fusion_protocol::conversation::Kind;
 use fusion_protocol::locus::{LEASE_SECONDS, Locus, LocusState, ParticipantState};
@@ -8,8 +8,9 @@ use fusion_protocol::{Address, Url};
 
 use super::locus_of;
 use crate::event::{Call, EventId};
-use crate::facts::{Asked, Back, Facts, Moment};
+use crate::facts::{Asked, Back, Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 const LEASE_US: u64 = LEASE_SECONDS * 1_000_000;
 
@@ -30,10 +31,10 @@ struct Joined {
 
 #[derive(Default)]
 struct Heard<'h> {
-    joined: BTreeMap<(&'h Url, &'h Address), Joined>,
+    joined: Table<(&'h Url, &'h Address), Joined>,
     /// Everybody who has joined a call.
-    in_call: BTreeMap<(&'h Url, u64), BTreeSet<&'h Address>>,
-    judged: BTreeMap<(&'h Url, u64), BTreeSet<&'h Address>>,
+    in_call: Table<(&'h Url, u64), BTreeSet<&'h Address>>,
+    judged: Table<(&'h Url, u64), BTreeSet<&'h Address>>,
 }
 
 impl Judge for GroupCallsHold {
@@ -55,7 +56,7 @@ impl Judge for GroupCallsHold {
         let mut heard = Heard::default();
         for moment in facts.moments() {
             match moment {
-                Moment::Asked(asked) => heard.asked(asked),
+                Moment::Asked(asked) if asked.verb == Verb::SetState => heard.asked(asked),
                 Moment::Returned(asked, back) => {
                     heard.acted(asked, back);
                     let Some(locus) = locus_of(asked) else { continue };
@@ -66,7 +67,7 @@ impl Judge for GroupCallsHold {
                         heard.judge(asked, back, locus, case);
                     }
                 }
-                Moment::Seen(_) => {}
+                Moment::Asked(_) | Moment::Seen(_) => {}
             }
         }
         let full = heard.judged.iter().filter(|(call, _)| heard.in_call[*call].len() > 2);
@@ -76,7 +77,7 @@ impl Judge for GroupCallsHold {
 
 /// The groups that somebody left or was taken out of: whoever did is out of the call, too (SEC-006).
 fn shrunk<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Url> {
-    let calls = facts.calls().iter();
+    let calls = facts.asked_to(Verb::Post);
     calls
         .filter_map(|asked| match asked.call {
             Call::Post { conversation, verb, .. } if verb == "remove" || verb == "leave" => {
@@ -91,7 +92,7 @@ impl<'h> Heard<'h> {
     /// Who asks to leave may be gone from now on.
     fn asked(&mut self, asked: &Asked<'h>) {
         if let Call::SetState { locus, .. } = asked.call {
-            self.joined.remove(&(locus, asked.actor));
+            self.joined.swap_remove(&(locus, asked.actor));
         }
     }
 

@@ -7,9 +7,10 @@ use fusion_protocol::{Address, Url};
 
 use super::locus_of;
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, Moment, Pair};
+use crate::facts::{Asked, Facts, Pair, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::floor::Floor;
+use crate::table::Table;
 
 /// LOC-004: at most one active instance per locus, one active locus per pair at quiescence, and whoever
 /// was in a call of a lost conversation ends connected.
@@ -62,10 +63,8 @@ impl Judge for OneActiveCall {
 
 /// Once call n+1 of a locus was seen, nobody sees call n any more.
 fn judge_instances(facts: &Facts<'_>, case: &mut Casebook) {
-    let mut seen: BTreeMap<&Url, Floor> = BTreeMap::new();
-    for moment in facts.moments() {
-        let Moment::Returned(asked, back) = moment else { continue };
-        let Some(locus) = locus_of(asked) else { continue };
+    let mut seen: Table<&Url, Floor> = Table::default();
+    for (asked, back, locus) in facts.loci() {
         let floor = seen.entry(&locus.url).or_default();
         if let Some((since, instance)) = floor.at(asked.id)
             && locus.instance.0 < instance
@@ -78,15 +77,16 @@ fn judge_instances(facts: &Facts<'_>, case: &mut Casebook) {
     }
 }
 
-fn calls<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<Pair<'h>, Calls<'f, 'h>> {
+fn calls<'f, 'h>(facts: &'f Facts<'h>) -> Table<Pair<'h>, Calls<'f, 'h>> {
     let pair_of = |conversation: &Url| facts.conversations().at(conversation).and_then(|known| known.pair);
-    let mut conversation_of: BTreeMap<&Url, &Url> = BTreeMap::new();
-    for locus in facts.calls().iter().filter_map(locus_of) {
+    let mut conversation_of: Table<&Url, &Url> = Table::default();
+    for (.., locus) in facts.loci() {
         conversation_of.insert(&locus.url, &locus.conversation_url);
     }
     let pair_of_locus = |locus: &Url| conversation_of.get(locus).and_then(|url| pair_of(url));
-    let mut calls: BTreeMap<Pair<'_>, Calls<'_, '_>> = BTreeMap::new();
-    for asked in facts.calls() {
+    let mut calls: Table<Pair<'_>, Calls<'_, '_>> = Table::default();
+    let in_calls = |asked: &&Asked<'_>| matches!(asked.verb, Verb::Join | Verb::Renew | Verb::SetState);
+    for asked in facts.calls().iter().filter(in_calls) {
         match asked.call {
             Call::Join { .. } => {
                 if let Some(pair) = locus_of(asked).and_then(|locus| pair_of(&locus.conversation_url)) {
@@ -120,6 +120,7 @@ fn calls<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<Pair<'h>, Calls<'f, 'h>> {
             }
         }
     }
+    calls.sort_unstable_keys();
     calls
 }
 

@@ -1,6 +1,6 @@
 //! LOC-001: where a conversation's locus is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use fusion_protocol::{Address, Url};
 
@@ -8,6 +8,7 @@ use super::locus_of;
 use crate::event::{Answer, EventId};
 use crate::facts::{Asked, Facts};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// LOC-001: the locus is in its conversation's cluster, its URL never changes, and both participants
 /// always see the same one.
@@ -37,7 +38,7 @@ impl Judge for OneLocusUrl {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut sights: BTreeMap<&Url, Sight<'_>> = BTreeMap::new();
+        let mut sights: Table<&Url, Sight<'_>> = Table::default();
         for asked in facts.calls() {
             for (conversation, locus) in seen(asked) {
                 let sight = sights.entry(conversation).or_insert_with(|| {

@@ -1,14 +1,13 @@
 //! LOC-008: a locus only goes forward, for every reader.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::Url;
 
 use super::locus_of;
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, Moment};
+use crate::facts::{Asked, Facts};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::floor::Floor;
+use crate::table::Table;
 
 /// LOC-008: (instance, rev) never goes backwards, whoever reads, and `rev` does not restart with a new
 /// call; whoever asks what is new since a revision is told, if there is anything.
@@ -37,9 +36,8 @@ impl Judge for RevisionsOnlyRise {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let mut seen: BTreeMap<&Url, Seen> = BTreeMap::new();
-        for moment in facts.moments() {
-            let Moment::Returned(asked, back) = moment else { continue };
+        let mut seen: Table<&Url, Seen> = Table::default();
+        for (asked, back) in facts.returned() {
             if let (Call::ReadLocusSince { locus, since }, Some(Answer::LocusUnchanged { .. })) =
                 (asked.call, asked.answer())
                 && let Some(seen) = seen.get(locus)

@@ -1,7 +1,5 @@
 //! LOC-006: no call rings for ever, and one device speaks for its user.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use fusion_protocol::conversation::Kind;
 use fusion_protocol::locus::{Locus, LocusParticipant, ParticipantState, RING_SECONDS, Reason};
 use fusion_protocol::mercury::EventType;
@@ -10,9 +8,10 @@ use serde_json::Value;
 
 use super::locus_of;
 use crate::event::{Call, EventId};
-use crate::facts::{Asked, Back, Facts, Moment};
+use crate::facts::{Asked, Back, Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
+use crate::table::{Set, Table};
 
 /// How long a call may ring while its home serves, in microseconds; some more for a busy home.
 const RINGS_MAX_US: u64 = (RING_SECONDS + 10) * 1_000_000;
@@ -30,19 +29,19 @@ type Part<'h> = (&'h Url, u64, &'h Address);
 #[derive(Default)]
 struct Heard<'h> {
     /// When each call was first seen.
-    begun: BTreeMap<(&'h Url, u64), u64>,
+    begun: Table<(&'h Url, u64), u64>,
     /// Who has declined which call, and when that was known.
-    declined: BTreeMap<Part<'h>, EventId>,
+    declined: Table<Part<'h>, EventId>,
     /// When each user last tried to join a call of a locus.
-    joins: BTreeMap<(&'h Url, &'h Address), EventId>,
+    joins: Table<(&'h Url, &'h Address), EventId>,
     /// Who has ever asked a locus for anything but to be read, by the locus that answered, too: whoever
     /// asks the locus of a lost conversation is led to the winner's.
-    acted: BTreeSet<(&'h Url, &'h Address)>,
+    acted: Set<(&'h Url, &'h Address)>,
     /// Who has asked to join somewhere and does not know where that led.
-    lost_joins: BTreeSet<&'h Address>,
+    lost_joins: Set<&'h Address>,
     /// Who has joined anything at all: the call of a pair may go on at another locus (LOC-004).
-    callers: BTreeSet<&'h Address>,
-    judged: BTreeSet<Part<'h>>,
+    callers: Set<&'h Address>,
+    judged: Set<Part<'h>>,
 }
 
 impl Judge for RingingEnds {
@@ -62,9 +61,11 @@ impl Judge for RingingEnds {
         let mut heard = Heard::default();
         for moment in facts.moments() {
             match moment {
-                Moment::Asked(asked) => heard.asked(asked),
+                Moment::Asked(asked) if matches!(asked.verb, Verb::Join | Verb::SetState) => {
+                    heard.asked(asked);
+                }
                 Moment::Returned(asked, back) => heard.returned(facts, asked, back, case),
-                Moment::Seen(_) => {}
+                Moment::Asked(_) | Moment::Seen(_) => {}
             }
         }
         case.reached_many(heard.judged.len() as u64);
@@ -129,9 +130,8 @@ impl<'h> Heard<'h> {
                 format!("call {instance} of {url} rings for {who} long after it should be missed");
             case.violated("rings-for-ever", statement, asked.events());
         }
-        let joined = self.joins.get(&(url, &part.user));
         if let Some(declined) = self.declined.get(&key)
-            && joined.is_none_or(|joined| joined < declined)
+            && self.joins.get(&(url, &part.user)).is_none_or(|joined| joined < declined)
         {
             self.judged.insert(key);
             let answer = asked.back.is_some_and(|back| back.id == *declined);
@@ -152,16 +152,19 @@ impl<'h> Heard<'h> {
         case: &mut Casebook,
     ) {
         let (url, instance, who) = (&locus.url, locus.instance, &part.user);
-        let never_acted = !self.acted.contains(&(url, who)) && (is_group || !self.callers.contains(who));
-        match part.reason.filter(|_| part.state == ParticipantState::Left && never_acted) {
-            Some(Reason::Missed) => drop(self.judged.insert((url, instance.0, who))),
-            Some(Reason::Hangup | Reason::Lease | Reason::Alone) => {
+        let Some(reason) = part.reason.filter(|_| part.state == ParticipantState::Left) else { return };
+        if self.acted.contains(&(url, who)) || (!is_group && self.callers.contains(who)) {
+            return;
+        }
+        match reason {
+            Reason::Missed => drop(self.judged.insert((url, instance.0, who))),
+            Reason::Hangup | Reason::Lease | Reason::Alone => {
                 self.judged.insert((url, instance.0, who));
                 let who = who.as_str();
                 let statement = format!("{who} never took call {instance} of {url}, and did not miss it");
                 case.violated("not-missed", statement, asked.events());
             }
-            Some(Reason::Removed) | None => {}
+            Reason::Removed => {}
         }
     }
 }
@@ -169,15 +172,14 @@ impl<'h> Heard<'h> {
 /// When the call must have stopped ringing, as far as is known when it is read; `None`: not yet.
 fn deadline(facts: &Facts<'_>, asked: &Asked<'_>, locus: &Locus, begun: u64) -> Option<u64> {
     let home = facts.cluster_of(&locus.url)?;
-    let faults = facts.faults();
-    let calm = faults.calm_since(&faults.hosts_of(&home), asked.at_us)?;
+    let calm = facts.faults().calm_at(&home, asked.at_us)?;
     Some(begun.max(calm).saturating_add(RINGS_MAX_US))
 }
 
 /// A device that rang is told when another one of its user's has answered.
 fn judge_devices(facts: &Facts<'_>, case: &mut Casebook) {
-    let mut answered: BTreeSet<Part<'_>> = BTreeSet::new();
-    for asked in facts.calls() {
+    let mut answered: Set<Part<'_>> = Set::default();
+    for asked in facts.asked_to(Verb::Join) {
         let (Call::Join { .. }, Some(locus)) = (asked.call, locus_of(asked)) else { continue };
         if !answered.insert((&locus.url, locus.instance.0, asked.actor)) || !locus.replaces.is_empty() {
             continue;

@@ -6,7 +6,7 @@ use fusion_protocol::map::DomainRecord;
 use fusion_protocol::{ClusterName, Code, Domain};
 
 use crate::event::{Answer, Call};
-use crate::facts::{Asked, CONSUMER, Facts};
+use crate::facts::{Asked, CONSUMER, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// MAP-002: a domain is claimed by at most one org, of racing claims exactly one succeeds, and the
@@ -133,7 +133,8 @@ fn judge_owners(domain: &Domain, contest: &Contest<'_, '_>, first: Option<&str>,
 /// What was asked and answered about each domain.
 fn contests<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<&'h Domain, Contest<'f, 'h>> {
     let mut contests: BTreeMap<&Domain, Contest<'_, '_>> = BTreeMap::new();
-    for asked in facts.calls() {
+    let asks = |asked: &&Asked<'_>| matches!(asked.verb, Verb::Claim | Verb::ReadDomain);
+    for asked in facts.calls().iter().filter(asks) {
         let (Call::Claim { domain, .. } | Call::ReadDomain { domain }) = asked.call else { continue };
         let contest = contests.entry(domain).or_default();
         if let Call::Claim { org, clusters, .. } = asked.call {

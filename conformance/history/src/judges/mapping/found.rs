@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use fusion_protocol::{Address, Code};
 
 use crate::event::{Answer, Call};
-use crate::facts::{Facts, Moment};
+use crate::facts::{Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::set_once::{Seen, SetOnce};
 
@@ -31,8 +31,7 @@ impl Judge for FoundStaysFound {
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let excused = made_anew(facts);
         let mut found: SetOnce<&Address, fusion_protocol::Incarnation> = SetOnce::default();
-        for moment in facts.moments() {
-            let Moment::Returned(asked, back) = moment else { continue };
+        for (asked, back) in facts.returned().filter(|(asked, _)| asked.verb == Verb::Resolve) {
             let Call::Resolve { user, .. } = asked.call else { continue };
             if excused.contains(user) {
                 continue;

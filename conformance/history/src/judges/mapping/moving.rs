@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusion_protocol::{Address, ClusterName, Count, Incarnation};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts, FinalIndex};
+use crate::facts::{Asked, Facts, FinalIndex, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// MAP-007: once a move is done the old cluster answers for the user no more; the user is the same person,
@@ -56,7 +56,7 @@ fn moves<'f, 'h>(facts: &'f Facts<'h>, case: &mut Casebook) -> BTreeMap<&'h Addr
     let deleted = facts.deprovisioned();
     let mut tries: BTreeMap<&Address, Vec<&Asked<'_>>> = BTreeMap::new();
     let mut made: BTreeMap<&Address, u32> = BTreeMap::new();
-    for asked in facts.calls() {
+    for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::Move | Verb::Provision)) {
         match asked.call {
             Call::Move { user, .. } => tries.entry(user).or_default().push(asked),
             Call::Provision { user, .. } => *made.entry(user).or_default() += 1,
@@ -171,7 +171,7 @@ fn judge_index(facts: &Facts<'_>, moved: &Moved<'_, '_>, case: &mut Casebook) {
         return case.not_observed("nobody read the index of a user who moved once nothing moved any more");
     };
     let mut seen = BTreeSet::new();
-    for asked in facts.calls().iter().take_while(|asked| asked.id < moved.ordered) {
+    for asked in facts.asked_to(Verb::ReadIndex).take_while(|asked| asked.id < moved.ordered) {
         let (true, Some(Answer::Index { entries, .. })) = (asked.actor == moved.user, asked.answer()) else {
             continue;
         };
@@ -196,7 +196,7 @@ fn judge_index(facts: &Facts<'_>, moved: &Moved<'_, '_>, case: &mut Casebook) {
 fn judge_writes<'h>(facts: &Facts<'h>, moves: &BTreeMap<&'h Address, Moved<'_, 'h>>, case: &mut Casebook) {
     // The last word in each conversation, by who did not say it.
     let mut last: BTreeMap<(&Address, &str), (Count, &Asked<'_>)> = BTreeMap::new();
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::Post) {
         let (Call::Post { conversation, .. }, Some(Answer::Accepted { activity, redirected_to: None, .. })) =
             (asked.call, asked.answer())
         else {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusion_protocol::{Address, ClusterName, Incarnation};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Back, Facts, Moment};
+use crate::facts::{Asked, Back, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// MAP-004: a user is in one org at a time, and in one cluster of it; an address that an org takes over
@@ -53,7 +53,7 @@ impl Judge for OneOrgAtATime {
 /// The addresses that were provisioned more than once, with what happened to them.
 fn lives<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<&'h Address, Life<'f, 'h>> {
     let mut lives: BTreeMap<&Address, Life<'_, '_>> = BTreeMap::new();
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::Provision) {
         if let Call::Provision { user, cluster } = asked.call {
             lives.entry(user).or_default().provisioned.push((cluster, asked));
         }
@@ -62,8 +62,7 @@ fn lives<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<&'h Address, Life<'f, 'h>> {
     if lives.is_empty() {
         return lives;
     }
-    for moment in facts.moments() {
-        let Moment::Returned(asked, back) = moment else { continue };
+    for (asked, back) in facts.returned() {
         take(&mut lives, asked, back);
     }
     lives

@@ -6,8 +6,9 @@ use fusion_protocol::map::Resolution;
 use fusion_protocol::{Address, ClusterName, Code, Count, Domain};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Back, Facts, Moment};
+use crate::facts::{Asked, Back, Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// How long the provider must have been silent before a cluster is expected to say so: more than any
 /// poll's length and any time that a cluster may reasonably believe that all is well.
@@ -27,7 +28,7 @@ pub(in crate::judges) struct ReplicaOutlivesTheProvider;
 struct Told<'h> {
     newest: Option<(Count, EventId)>,
     domains: BTreeSet<Domain>,
-    homes: BTreeMap<&'h Address, &'h ClusterName>,
+    homes: Table<&'h Address, &'h ClusterName>,
 }
 
 impl Judge for ReplicaOutlivesTheProvider {
@@ -46,18 +47,18 @@ impl Judge for ReplicaOutlivesTheProvider {
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let mut told: BTreeMap<&ClusterName, Told<'_>> = BTreeMap::new();
         // What each resolver had told when a question to it began.
-        let mut before: BTreeMap<EventId, Option<(Count, EventId)>> = BTreeMap::new();
+        let mut before: Table<EventId, Option<(Count, EventId)>> = Table::default();
         for moment in facts.moments() {
             match moment {
-                Moment::Asked(asked) => {
+                Moment::Asked(asked) if asked.verb == Verb::Resolve => {
                     if let Call::Resolve { via, .. } = asked.call {
                         before.insert(asked.id, told.get(via).and_then(|told| told.newest));
                     }
                 }
-                Moment::Returned(asked, back) => {
+                Moment::Returned(asked, back) if asked.verb == Verb::Resolve => {
                     let Call::Resolve { user, via } = asked.call else { continue };
                     let told = told.entry(via).or_default();
-                    let newest = before.remove(&asked.id).flatten();
+                    let newest = before.swap_remove(&asked.id).flatten();
                     match asked.answer() {
                         Some(Answer::Resolved(found)) => {
                             judge_version(asked, found, newest, case);
@@ -67,7 +68,7 @@ impl Judge for ReplicaOutlivesTheProvider {
                         _ => judge_refusal(facts, (user, via), told, asked, back, case),
                     }
                 }
-                Moment::Seen(_) => {}
+                Moment::Asked(_) | Moment::Returned(..) | Moment::Seen(_) => {}
             }
         }
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use fusion_protocol::{Address, Url, Uuid};
 
 use crate::event::{Answer, Body, EventId, WorldCluster};
-use crate::facts::Facts;
+use crate::facts::{Facts, Sight, Verb};
+use crate::table::Table;
 
 /// A leg that a relay opened.
 pub(super) struct Opened<'h> {
@@ -38,7 +39,7 @@ pub(super) fn opened<'h>(facts: &Facts<'h>) -> Vec<Opened<'h>> {
         .iter()
         .flat_map(|cluster| cluster.hosts.iter().map(move |host| (&**host, cluster)))
         .collect();
-    let opening = facts.seen().filter_map(|event| {
+    let opening = facts.seen(Sight::State).filter_map(|event| {
         let Body::State { concept, subject, state, .. } = &event.body else { return None };
         if concept != "leg" || state != "OPEN" {
             return None;
@@ -50,9 +51,9 @@ pub(super) fn opened<'h>(facts: &Facts<'h>) -> Vec<Opened<'h>> {
 }
 
 /// By leg: whose it is.
-pub(super) fn parts<'h>(facts: &Facts<'h>) -> BTreeMap<Uuid, Part<'h>> {
-    let mut parts = BTreeMap::new();
-    for asked in facts.calls() {
+pub(super) fn parts<'h>(facts: &Facts<'h>) -> Table<Uuid, Part<'h>> {
+    let mut parts = Table::default();
+    for asked in facts.asked_to(Verb::Join) {
         let (Some(Answer::Joined { locus, leg: Some(leg) }), Some(back)) = (asked.answer(), asked.back)
         else {
             continue;

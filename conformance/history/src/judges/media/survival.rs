@@ -7,7 +7,7 @@ use fusion_protocol::{Url, Uuid};
 
 use super::legs::{self, Part};
 use crate::event::{Body, Call, EventId, Media, WorldCluster};
-use crate::facts::{Facts, Fault};
+use crate::facts::{Facts, Fault, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
 
@@ -51,6 +51,9 @@ impl Judge for CallsSurviveRelays {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        if !facts.faults().iter().any(Fault::takes_down) {
+            return;
+        }
         let crashes = crashes(facts);
         if crashes.is_empty() {
             return;
@@ -134,7 +137,7 @@ impl<'h> Crash<'_, 'h> {
     }
 
     fn judge_end(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let over = facts.seen().find(|event| {
+        let over = facts.seen(Sight::Device).find(|event| {
             let Body::Deliver { event_type: EventType::LocusEnded, resource, data, .. } = &event.body else {
                 return false;
             };
@@ -182,7 +185,7 @@ fn crashes<'f, 'h>(facts: &'f Facts<'h>) -> Vec<Crash<'f, 'h>> {
 /// By device: when it talked, from and until.
 fn talks<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, Vec<(u64, u64)>> {
     let mut talks: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
-    for asked in facts.calls().iter().filter(|asked| matches!(asked.call, Call::Talk { .. })) {
+    for asked in facts.asked_to(Verb::Talk) {
         if let Some(back) = asked.back {
             talks.entry(asked.host).or_default().push((asked.at_us, back.at_us));
         }
@@ -193,7 +196,7 @@ fn talks<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, Vec<(u64, u64)>> {
 /// When a device first asked to leave a call.
 fn left<'h>(facts: &Facts<'h>) -> BTreeMap<Seat<'h>, u64> {
     let mut left = BTreeMap::new();
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::SetState) {
         if let Call::SetState { locus, instance, .. } = asked.call {
             left.entry((asked.host, locus, instance.0)).or_insert(asked.at_us);
         }
@@ -204,7 +207,7 @@ fn left<'h>(facts: &Facts<'h>) -> BTreeMap<Seat<'h>, u64> {
 /// The accounts of each device in each call.
 fn heard<'h>(facts: &Facts<'h>) -> BTreeMap<Seat<'h>, Vec<(EventId, &'h Media)>> {
     let mut heard: BTreeMap<_, Vec<(EventId, &Media)>> = BTreeMap::new();
-    for event in facts.seen() {
+    for event in facts.seen(Sight::Media) {
         if let Body::Media(media) = &event.body {
             let part = (event.host.as_str(), &media.locus, media.instance.0);
             heard.entry(part).or_default().push((event.id, media));

@@ -1,14 +1,13 @@
 //! MER-003: a device that missed too much is told so, and finds the truth by asking.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::{Address, limits};
 
 use super::streams::{families, missing};
 use crate::event::{Answer, Body, Call, EventId, SocketChange};
-use crate::facts::{Facts, Moment};
+use crate::facts::{Facts, Moment, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
+use crate::table::Table;
 
 /// MER-003: a device that was away and lacks what another one of its user's was told has been told to
 /// re-sync; and whoever is told so finds by reading the index everything that the notifications spoke of.
@@ -61,8 +60,8 @@ struct Reading {
 
 fn judge_readings(facts: &Facts<'_>, case: &mut Casebook) {
     let homes = facts.clusters_of_users();
-    let mut told: BTreeMap<&Address, (u64, EventId)> = BTreeMap::new();
-    let mut readings: BTreeMap<&str, Reading> = BTreeMap::new();
+    let mut told: Table<&Address, (u64, EventId)> = Table::default();
+    let mut readings: Table<&str, Reading> = Table::default();
     for moment in facts.moments() {
         match moment {
             Moment::Seen(event) => match &event.body {
@@ -79,7 +78,7 @@ fn judge_readings(facts: &Facts<'_>, case: &mut Casebook) {
                 }
                 _ => {}
             },
-            Moment::Asked(asked) => {
+            Moment::Asked(asked) if asked.verb == Verb::ReadIndex => {
                 if let (Call::ReadIndex { after }, Some(reading)) = (asked.call, readings.get_mut(asked.host))
                     && after.0 == 0
                 {
@@ -87,7 +86,7 @@ fn judge_readings(facts: &Facts<'_>, case: &mut Casebook) {
                     reading.through = 0;
                 }
             }
-            Moment::Returned(asked, _) => {
+            Moment::Returned(asked, _) if asked.verb == Verb::ReadIndex => {
                 let Some(reading) = readings.get_mut(asked.host) else { continue };
                 let (Some(Answer::Index { entries, cursor }), Call::ReadIndex { after }, Some((owed, heard))) =
                     (asked.answer(), asked.call, reading.owed)
@@ -109,8 +108,9 @@ fn judge_readings(facts: &Facts<'_>, case: &mut Casebook) {
                     );
                     case.violated("truth-not-found", statement, asked.events().chain([heard, since]));
                 }
-                readings.remove(asked.host);
+                readings.swap_remove(asked.host);
             }
+            Moment::Asked(_) | Moment::Returned(..) => {}
         }
     }
 }

@@ -1,10 +1,9 @@
 //! MER-005: one socket at a time, which goes on where the device says that it stands.
 
-use std::collections::BTreeMap;
-
 use crate::event::{Body, Event, EventId, SocketChange};
-use crate::facts::{Facts, Moment};
+use crate::facts::{Facts, Sight};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// MER-005: the epochs of a device's sockets only rise, an older one is heard no more, and a new one goes
 /// on after what the device has: nothing is left out but by a `resync`, and no number that it had
@@ -44,9 +43,8 @@ impl Judge for OneSocketAtATime {
         }
         let deleted = facts.deprovisioned();
         let homes = facts.clusters_of_users();
-        let mut streams: BTreeMap<&str, Stream> = BTreeMap::new();
-        for moment in facts.moments() {
-            let Moment::Seen(event) = moment else { continue };
+        let mut streams: Table<&str, Stream> = Table::default();
+        for event in facts.seen(Sight::Device) {
             let (Body::Socket { user, .. } | Body::Deliver { user, .. }) = &event.body else { continue };
             if !deleted.contains(user) && homes.get(user).is_none_or(|at| at.len() == 1) {
                 streams.entry(&event.host).or_default().see(event, case);

@@ -6,9 +6,10 @@ use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Body, Call, EventId, SocketChange};
-use crate::facts::Facts;
+use crate::facts::{Facts, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::rendezvous::count;
+use crate::table::Table;
 
 /// How long a message may take to a device that is well, in microseconds.
 const DELIVERY_MAX_US: u64 = 5_000_000;
@@ -45,9 +46,13 @@ impl Judge for NobodyWaitsForTheSlow {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
+        // Without a fault nothing was stalled.
+        if facts.faults().iter().next().is_none() {
+            return;
+        }
         let users = devices(facts);
         let ends_us = facts.history().events().last().map_or(0, |event| event.at_us);
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::Post) {
             let (Call::Post { conversation, .. }, Some(back)) = (asked.call, asked.back) else { continue };
             let Some(Answer::Accepted { created: true, activity, redirected_to: None }) = asked.answer()
             else {
@@ -58,7 +63,7 @@ impl Judge for NobodyWaitsForTheSlow {
             if known.is_superseded() || due_us > ends_us {
                 continue;
             }
-            for (user, devices) in users.iter().filter(|(user, _)| known.members.contains(*user)) {
+            for (user, devices) in known.members.iter().filter_map(|user| Some((user, users.get(*user)?))) {
                 let joined = activity.seq.0;
                 for (host, late) in delayed(facts, user, devices, (conversation, joined), back.at_us, due_us)
                 {
@@ -114,9 +119,9 @@ impl Device<'_> {
 }
 
 /// The devices of every user who has several.
-fn devices<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Address, BTreeMap<&'h str, Device<'h>>> {
-    let mut users: BTreeMap<&Address, BTreeMap<&str, Device<'_>>> = BTreeMap::new();
-    for event in facts.seen() {
+fn devices<'h>(facts: &Facts<'h>) -> Table<&'h Address, BTreeMap<&'h str, Device<'h>>> {
+    let mut users: Table<&Address, BTreeMap<&str, Device<'_>>> = Table::default();
+    for event in facts.seen(Sight::Device) {
         let (Body::Socket { user, .. } | Body::Deliver { user, .. }) = &event.body else { continue };
         let device = users.entry(user).or_default().entry(&event.host).or_default();
         match &event.body {

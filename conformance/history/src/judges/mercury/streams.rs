@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use fusion_protocol::{Address, Uuid};
 
 use crate::event::{Answer, Body, Call, EventId, Phase, SocketChange};
-use crate::facts::{Facts, Moment};
+use crate::facts::{Facts, Moment, Sight, Verb};
+use crate::table::{Set, Table};
 
 /// A device that stayed one device all the time: registered before people began to act, and not anew.
 pub(super) struct Stream<'h> {
@@ -26,17 +27,17 @@ pub(super) struct Stream<'h> {
 /// The streams of each user who had several devices, until nothing moved any more.
 pub(super) fn families<'h>(facts: &Facts<'h>) -> Vec<Vec<Stream<'h>>> {
     let (Some(rest), Some(begins)) = (facts.quiescent(), act(facts)) else { return Vec::new() };
-    let mut streams: BTreeMap<&str, Stream<'_>> = BTreeMap::new();
+    let mut streams: Table<&str, Stream<'_>> = Table::default();
     for moment in facts.moments() {
         match moment {
-            Moment::Asked(asked) => {
+            Moment::Asked(asked) if asked.verb == Verb::Disconnect => {
                 if let (Call::Disconnect { .. }, Some(stream)) = (asked.call, streams.get_mut(asked.host))
                     && asked.id < rest
                 {
                     stream.was_closed = true;
                 }
             }
-            Moment::Returned(asked, _) => {
+            Moment::Returned(asked, _) if asked.verb == Verb::Connect => {
                 if let Some(Answer::Connected { id }) = asked.answer() {
                     of(&mut streams, asked.host, asked.actor).ids.insert(id);
                 }
@@ -50,12 +51,13 @@ pub(super) fn families<'h>(facts: &Facts<'h>) -> Vec<Vec<Stream<'h>>> {
                 }
                 _ => {}
             },
-            Moment::Seen(_) => {}
+            Moment::Asked(_) | Moment::Returned(..) | Moment::Seen(_) => {}
         }
     }
     let deleted = facts.deprovisioned();
     let homes = facts.clusters_of_users();
     let mut families: BTreeMap<&Address, Vec<Stream<'_>>> = BTreeMap::new();
+    streams.sort_unstable_keys();
     for stream in streams.into_values() {
         let stays = !deleted.contains(stream.user) && homes.get(stream.user).is_none_or(|at| at.len() == 1);
         let whole = stream.ready.is_some_and(|ready| ready < begins) && stream.ids.len() == 1;
@@ -68,18 +70,21 @@ pub(super) fn families<'h>(facts: &Facts<'h>) -> Vec<Vec<Stream<'h>>> {
 
 /// The events that some of a family were told and `stream` was not: each with where it was told.
 pub(super) fn missing<'a>(family: &'a [Stream<'_>], stream: &Stream<'_>) -> Vec<(Uuid, EventId, &'a str)> {
-    let own: BTreeSet<Uuid> = stream.told.iter().map(|(id, _)| *id).collect();
-    let mut seen = BTreeSet::new();
+    let own: Set<Uuid> = stream.told.iter().map(|(id, _)| *id).collect();
+    let mut seen = Set::default();
     let told = family.iter().flat_map(|other| other.told.iter().map(|(id, at)| (*id, *at, other.host)));
     told.filter(|(id, ..)| !own.contains(id) && seen.insert(*id)).collect()
 }
 
 fn act(facts: &Facts<'_>) -> Option<EventId> {
-    facts.seen().find(|event| event.body == Body::Phase { phase: Phase::Act }).map(|event| event.id)
+    facts
+        .seen(Sight::Phase)
+        .find(|event| event.body == Body::Phase { phase: Phase::Act })
+        .map(|event| event.id)
 }
 
 fn of<'s, 'h>(
-    streams: &'s mut BTreeMap<&'h str, Stream<'h>>,
+    streams: &'s mut Table<&'h str, Stream<'h>>,
     host: &'h str,
     user: &'h Address,
 ) -> &'s mut Stream<'h> {

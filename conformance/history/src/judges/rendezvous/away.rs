@@ -3,7 +3,7 @@
 use fusion_protocol::{ClusterName, Url};
 
 use crate::event::{Answer, Call, Outcome};
-use crate::facts::{Asked, Facts, Fault};
+use crate::facts::{Asked, Facts, Fault, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// RDV-006: with the home down, its conversations are shown and marked as not reachable, writes to them
@@ -48,7 +48,7 @@ impl Judge for HomesAway {
         if away.is_empty() {
             return;
         }
-        for asked in facts.calls() {
+        for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::ReadIndex | Verb::Post)) {
             let own = served.get(asked.actor).filter(|own| own.len() == 1).and_then(|own| own.first());
             let Some(own) = own else { continue };
             for (fault, home) in away.iter().filter(|(fault, home)| during(asked, fault) && home != own) {

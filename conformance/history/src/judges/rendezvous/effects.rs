@@ -6,10 +6,12 @@ use fusion_protocol::conversation::{ActivityId, Kind};
 use fusion_protocol::index::Membership;
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, Uuid};
+use serde::Deserialize as _;
 
 use crate::event::{Answer, Body, Call, EventId};
-use crate::facts::{Asked, Facts, FinalRead, Known};
+use crate::facts::{Asked, Facts, FinalRead, Known, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::{Set, Table};
 
 /// RDV-005: no effect of one cluster on another is lost or doubled, whatever crashes or parts them.
 ///
@@ -17,8 +19,8 @@ use crate::judge::{Casebook, Evidence, Judge};
 /// each message, for each device of a participant that listened all the time.
 pub(crate) struct EffectsArriveOnce;
 
-/// By device and conversation, then by activity: the notifications of it, each with one delivery.
-type Told<'h> = BTreeMap<(&'h str, &'h str), BTreeMap<ActivityId, BTreeMap<Uuid, EventId>>>;
+/// By device, conversation and activity: the notifications of it, each with one delivery.
+type Told<'h> = Table<(&'h str, &'h str, ActivityId), BTreeMap<Uuid, EventId>>;
 
 impl Judge for EffectsArriveOnce {
     fn name(&self) -> &'static str {
@@ -34,7 +36,7 @@ impl Judge for EffectsArriveOnce {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let standing = facts.finals().standing(facts.conversations());
+        let standing = facts.standing();
         let deleted = facts.deprovisioned();
         let lost = facts.faults().had("lose_rows");
         let ends = ends(facts);
@@ -46,12 +48,12 @@ impl Judge for EffectsArriveOnce {
                 judge_index(facts, known, member, last, lost, case);
             }
         }
-        judge_notifications(facts, &standing, deleted, case);
+        judge_notifications(facts, standing, deleted, case);
     }
 }
 
 /// Where each conversation ends that somebody read to its end at rest.
-fn ends<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, u64> {
+fn ends<'h>(facts: &Facts<'h>) -> Table<&'h str, u64> {
     let reads = facts.finals().reads.values().filter(|read| read.complete);
     let end = |read: &FinalRead<'h>| read.activities.last().map_or(0, |last| last.seq.0);
     reads.map(|read| (read.stream.as_str(), end(read))).collect()
@@ -91,13 +93,13 @@ fn judge_index(
 /// of a race is shown as a whole.
 fn judge_notifications(
     facts: &Facts<'_>,
-    standing: &BTreeSet<&str>,
+    standing: &Set<&str>,
     deleted: &BTreeSet<&Address>,
     case: &mut Casebook,
 ) {
     let told = told(facts);
     let undisputed = super::undisputed(facts);
-    for asked in facts.calls() {
+    for asked in facts.asked_to(Verb::Post) {
         let Call::Post { conversation, verb, .. } = asked.call else { continue };
         let Some(Answer::Accepted { activity, redirected_to: None, .. }) = asked.answer() else { continue };
         let url = conversation.as_str();
@@ -114,7 +116,7 @@ fn judge_notifications(
             }
             for device in facts.devices().listening(member, asked.id) {
                 if !device.resynced_after(asked.id) {
-                    let events = told.get(&(device.host, url)).and_then(|told| told.get(&activity.id));
+                    let events = told.get(&(device.host, url, activity.id));
                     judge_told(asked, device.host, events, case);
                 }
             }
@@ -140,19 +142,19 @@ fn has_left(facts: &Facts<'_>, known: &Known<'_>, member: &Address) -> bool {
 }
 
 fn told<'h>(facts: &Facts<'h>) -> Told<'h> {
-    let mut told = Told::new();
-    for event in facts.seen() {
+    let mut told = Told::default();
+    for event in facts.seen(Sight::Device) {
         let Body::Deliver { id, event_type: EventType::ConversationActivity, resource, data, .. } =
             &event.body
         else {
             continue;
         };
         let activity = data.get("activity").and_then(|activity| activity.get("id"));
-        let Some(activity) = activity.and_then(|id| serde_json::from_value(id.clone()).ok()) else {
+        let Some(activity) = activity.and_then(|id| ActivityId::deserialize(id).ok()) else {
             continue;
         };
-        let of_device = told.entry((event.host.as_str(), resource.as_str())).or_default();
-        of_device.entry(activity).or_default().entry(*id).or_insert(event.id);
+        let of_activity = told.entry((event.host.as_str(), resource.as_str(), activity)).or_default();
+        of_activity.entry(*id).or_insert(event.id);
     }
     told
 }

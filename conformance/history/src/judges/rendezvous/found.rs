@@ -29,7 +29,7 @@ impl Judge for FoundBothWays {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let deleted = facts.deprovisioned();
-        let winners = facts.finals().standing(facts.conversations());
+        let winners = facts.standing();
         for known in facts.conversations().iter() {
             let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
             for member in &known.members {

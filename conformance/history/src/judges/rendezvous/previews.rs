@@ -1,14 +1,13 @@
 //! RDV-004: an index points, and shows; it knows nothing of its own.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::conversation::{Act, Activity};
 use fusion_protocol::index::IndexEntry;
 use fusion_protocol::limits::PREVIEW_MAX;
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// RDV-004: the preview of an index is bounded, in the home's order, and says what the home says.
 ///
@@ -16,7 +15,7 @@ use crate::judge::{Casebook, Evidence, Judge};
 pub(crate) struct PreviewsAreTheHomes;
 
 /// Where an activity stands at its home, and what somebody was answered there.
-type AtHome<'h> = BTreeMap<(&'h str, u64), (&'h Activity, EventId)>;
+type AtHome<'h> = Table<(&'h str, u64), (&'h Activity, EventId)>;
 
 impl Judge for PreviewsAreTheHomes {
     fn name(&self) -> &'static str {
@@ -33,7 +32,7 @@ impl Judge for PreviewsAreTheHomes {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let at_home = at_home(facts);
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::ReadIndex) {
             let Some(Answer::Index { entries, .. }) = asked.answer() else { continue };
             for entry in entries.iter().filter(|entry| !entry.preview.is_empty()) {
                 judge_preview(asked, entry, &at_home, case);
@@ -44,8 +43,9 @@ impl Judge for PreviewsAreTheHomes {
 
 /// What homes answered: to readers, and to those who wrote.
 fn at_home<'h>(facts: &Facts<'h>) -> AtHome<'h> {
-    let mut at_home = AtHome::new();
-    for asked in facts.calls() {
+    let mut at_home = AtHome::default();
+    // Only the first word counts, whoever had it: in the order of the questions.
+    for asked in facts.calls().iter().filter(|asked| matches!(asked.verb, Verb::Read | Verb::Post)) {
         let Some(back) = asked.back else { continue };
         let (url, activities, to) = match (asked.call, asked.answer()) {
             (Call::Read { conversation, .. }, Some(Answer::Activities { activities, redirected_to, .. })) => {

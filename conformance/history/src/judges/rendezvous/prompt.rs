@@ -1,14 +1,14 @@
 //! RDV-002: nobody waits for somebody else's dead cluster.
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::conversation::ActivityId;
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, ClusterName};
+use serde::Deserialize as _;
 
 use crate::event::{Answer, Body, Call};
-use crate::facts::{Asked, Facts};
+use crate::facts::{Asked, Facts, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// RDV-002: there is no barrier across participants. What is accepted while nothing is wrong on the way to
 /// a participant is told within [`PROMPT_US`], whatever is wrong with the others.
@@ -24,7 +24,7 @@ pub(crate) const PROMPT_US: u64 = 2_000_000;
 const CALM_US: u64 = 60_000_000;
 
 /// When each device was told of which message, for the first time.
-type Told<'h> = BTreeMap<(&'h str, ActivityId), u64>;
+type Told<'h> = Table<(&'h str, ActivityId), u64>;
 
 impl Judge for PromptDelivery {
     fn name(&self) -> &'static str {
@@ -43,7 +43,7 @@ impl Judge for PromptDelivery {
         let told = told(facts);
         let (served, deleted) = (facts.clusters_of_users(), facts.deprovisioned());
         let undisputed = super::undisputed(facts);
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::Post) {
             let Call::Post { conversation, verb, .. } = asked.call else { continue };
             let Some(Answer::Accepted { created: true, activity, redirected_to: None }) = asked.answer()
             else {
@@ -71,13 +71,13 @@ impl Judge for PromptDelivery {
 }
 
 fn told<'h>(facts: &Facts<'h>) -> Told<'h> {
-    let mut told = Told::new();
-    for event in facts.seen() {
+    let mut told = Told::default();
+    for event in facts.seen(Sight::Device) {
         let Body::Deliver { event_type: EventType::ConversationActivity, data, .. } = &event.body else {
             continue;
         };
         let activity = data.get("activity").and_then(|activity| activity.get("id"));
-        if let Some(activity) = activity.and_then(|id| serde_json::from_value(id.clone()).ok()) {
+        if let Some(activity) = activity.and_then(|id| ActivityId::deserialize(id).ok()) {
             told.entry((event.host.as_str(), activity)).or_insert(event.at_us);
         }
     }

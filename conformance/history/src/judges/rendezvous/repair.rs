@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use fusion_protocol::{Address, ClusterName};
 
 use crate::event::{Answer, Call, EventId};
-use crate::facts::{Facts, Fault, Known};
+use crate::facts::{Facts, Fault, Known, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// RDV-007: when a home meets a cluster again, it tells it what its indexes should hold, and what is
 /// missing comes back.
@@ -43,7 +44,7 @@ impl Judge for IndexRepair {
         if losses.is_empty() {
             return;
         }
-        let standing = facts.finals().standing(facts.conversations());
+        let standing = facts.standing();
         let (served, deleted) = (facts.clusters_of_users(), facts.deprovisioned());
         let (said, shown) = (last_said(facts), first_shown(facts));
         let mut met: BTreeMap<(ClusterName, &ClusterName, EventId), Option<EventId>> = BTreeMap::new();
@@ -90,14 +91,14 @@ fn losses<'f, 'h>(facts: &'f Facts<'h>) -> BTreeMap<&'h ClusterName, Vec<&'f Fau
 }
 
 /// When somebody last tried to say something in each conversation.
-fn last_said<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, EventId> {
-    let posts = facts.calls().iter().filter_map(|asked| match asked.call {
+fn last_said<'h>(facts: &Facts<'h>) -> Table<&'h str, EventId> {
+    let posts = facts.asked_to(Verb::Post).filter_map(|asked| match asked.call {
         Call::Post { conversation, .. } => {
             Some((conversation.as_str(), asked.back.map_or(EventId(u64::MAX), |back| back.id)))
         }
         _ => None,
     });
-    posts.fold(BTreeMap::new(), |mut last: BTreeMap<&str, EventId>, (url, at)| {
+    posts.fold(Table::default(), |mut last: Table<&str, EventId>, (url, at)| {
         let known = last.entry(url).or_insert(at);
         *known = (*known).max(at);
         last
@@ -105,9 +106,9 @@ fn last_said<'h>(facts: &Facts<'h>) -> BTreeMap<&'h str, EventId> {
 }
 
 /// When each user's index first showed a conversation.
-fn first_shown<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h Address, &'h str), EventId> {
-    let mut shown = BTreeMap::new();
-    for asked in facts.calls() {
+fn first_shown<'h>(facts: &Facts<'h>) -> Table<(&'h Address, &'h str), EventId> {
+    let mut shown = Table::default();
+    for asked in facts.asked_to(Verb::ReadIndex) {
         let (Some(back), Some(Answer::Index { entries, .. })) = (asked.back, asked.answer()) else {
             continue;
         };
@@ -121,7 +122,7 @@ fn first_shown<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h Address, &'h str), EventI
 /// Whether the member's index is known to have had the entry before it was lost.
 fn had_before(
     facts: &Facts<'_>,
-    shown: &BTreeMap<(&Address, &str), EventId>,
+    shown: &Table<(&Address, &str), EventId>,
     known: &Known<'_>,
     member: &Address,
     loss: EventId,
@@ -151,7 +152,9 @@ fn had_news(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, away: &Faul
     let served = facts.clusters_of_users();
     let is_there =
         |user: &&Address| served.get(*user).is_some_and(|at_all| at_all.iter().all(|one| *one == at));
-    facts.calls().iter().any(|asked| {
+    let posts = facts.asked_to(Verb::Post).skip_while(|asked| asked.at_us < away.from_us);
+    let mut posts = posts.take_while(|asked| asked.at_us <= away.until_us);
+    posts.any(|asked| {
         let Call::Post { conversation, .. } = asked.call else { return false };
         let Some(Answer::Accepted { created: true, redirected_to: None, .. }) = asked.answer() else {
             return false;
@@ -164,7 +167,7 @@ fn had_news(facts: &Facts<'_>, home: &ClusterName, at: &ClusterName, away: &Faul
             let meanwhile = fault.from_us <= noticed && asked.at_us <= fault.until_us;
             meanwhile && fault.family == "pause" && facts.faults().strikes(fault, home.as_str())
         };
-        let during = asked.at_us >= away.from_us && noticed <= away.until_us;
+        let during = noticed <= away.until_us;
         let Some(known) = facts.conversations().at(conversation) else { return false };
         let made = known.created.and_then(|at| facts.calls().get(at)).map_or(0, |creation| creation.at_us);
         during

@@ -1,12 +1,11 @@
 //! Where people log in (SEC-002).
 
-use std::collections::BTreeMap;
-
 use fusion_protocol::Address;
 
 use crate::event::{Call, EventId};
-use crate::facts::Facts;
+use crate::facts::{Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
+use crate::table::Table;
 
 /// SEC-002: the provider never sees a user of a private org log in: not even its consumer clusters do.
 ///
@@ -29,7 +28,7 @@ impl Judge for LogInsStayHome {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let members = members(facts);
-        for asked in facts.calls() {
+        for asked in facts.asked_to(Verb::LogIn) {
             let Call::LogIn { cluster } = asked.call else { continue };
             if members.get(asked.actor).is_none_or(|since| *since > asked.id) {
                 continue;
@@ -45,9 +44,9 @@ impl Judge for LogInsStayHome {
 }
 
 /// Who has an account of a private org, and none of the consumer org at any time: since when.
-fn members<'h>(facts: &Facts<'h>) -> BTreeMap<&'h Address, EventId> {
-    let mut members = BTreeMap::new();
-    for asked in facts.calls() {
+fn members<'h>(facts: &Facts<'h>) -> Table<&'h Address, EventId> {
+    let mut members = Table::default();
+    for asked in facts.asked_to(Verb::Provision) {
         if let (Call::Provision { user, cluster }, Some(_), Some(back)) =
             (asked.call, asked.answer(), asked.back)
             && facts.org_of(cluster).is_some()
