@@ -3,8 +3,9 @@
 mod aftermath;
 mod desk;
 mod detect;
-mod step;
+mod explore;
 mod show;
+mod step;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use crate::library::Library;
 use crate::narrate::narrate;
 use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
-use anstream::{eprintln, println};
+use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, value_parser};
 use fusion_history::Ruling;
@@ -42,6 +43,7 @@ const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: n
 ///   cargo xtask sim compare --seeds 3
 ///   cargo xtask sim detect
 ///   cargo xtask sim show --scenario one-to-one-race --about alice
+///   cargo xtask sim explore --for 10m
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
 struct Line {
@@ -176,6 +178,9 @@ enum Command {
         /// Another
         right: PathBuf,
     },
+    Explore(explore::Args),
+    /// Prints a scenario as a file: a generated one by its seed, or any by its name
+    Scenario(explore::Print),
     /// Prints the plan that a scenario and a seed make, as JSON
     Plan {
         #[command(flatten)]
@@ -206,7 +211,7 @@ enum Command {
 
 #[derive(Args)]
 struct Which {
-    /// The scenario, by name or file
+    /// The scenario, by name or file, or a generated one such as generated-7
     scenario: String,
     /// The seed
     #[arg(long, default_value_t = 1, value_name = "N")]
@@ -338,6 +343,11 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
         Some(Command::Show(asked)) => show::show(asked, line.json, &library, plants),
         Some(Command::Diff { left, right }) => aftermath::diff(left, right),
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
+        Some(Command::Explore(args)) => explore::run(&desk, args),
+        Some(Command::Scenario(print)) => {
+            print!("{}", library.find(&print.name())?.to_toml());
+            Ok(Ruling::Holds)
+        }
         Some(Command::Plan { which, planted }) => {
             let plan = planted.into(which.plan(&library, false)?);
             println!("{}", serde_json::to_string_pretty(&plan)?);

@@ -103,7 +103,7 @@ pub fn explore_on(
                     let plan = Plan { planted: batch.planted.clone(), ..plan };
                     let outcome = judged(&plan);
                     progress(&outcome);
-                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
+                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(n, outcome);
                 }
             });
         }
@@ -133,13 +133,14 @@ impl Summary {
 
 /// A summary in the making, in whatever order runs end.
 #[derive(Default)]
-struct Tally {
+pub(crate) struct Tally {
     summary: Summary,
     hashes: BTreeMap<u64, String>,
 }
 
 impl Tally {
-    fn add(&mut self, outcome: Outcome) {
+    /// Counts run `n` of the batch.
+    pub(crate) fn add(&mut self, n: u64, outcome: Outcome) {
         let summary = &mut self.summary;
         summary.runs += 1;
         summary.engine = outcome.engine;
@@ -158,7 +159,7 @@ impl Tally {
             }
         }
         summary.reached.extend(judged.into_iter().cloned());
-        self.hashes.insert(outcome.seed, outcome.hash.clone());
+        self.hashes.insert(n, outcome.hash.clone());
         match outcome.ruling {
             Ruling::Holds => return,
             Ruling::Unknown => summary.unknown += 1,
@@ -170,7 +171,8 @@ impl Tally {
         summary.failed.truncate(KEPT_MAX);
     }
 
-    fn summary(self, scenario: &str, wall: Duration) -> Summary {
+    /// What the runs show together.
+    pub(crate) fn summary(self, scenario: &str, wall: Duration) -> Summary {
         let mut hash = Sha256::new();
         self.hashes.values().for_each(|one| hash.update(one));
         let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();

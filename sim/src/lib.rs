@@ -8,12 +8,15 @@ pub mod bundle;
 pub mod cli;
 #[cfg(not(madsim))]
 pub mod compare;
+pub mod coverage;
 pub mod detect;
 pub mod determinism;
 mod duration;
 pub mod engines;
+pub mod expedition;
 pub mod explore;
 pub mod fabric;
+pub mod generate;
 pub mod library;
 pub mod meter;
 pub mod narrate;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fusion_settings::Mistake;
 
+use crate::generate::Generated;
 use crate::scenario::Scenario;
 
 /// Where scenarios are looked for.
@@ -64,7 +65,8 @@ impl Library {
         files.iter().map(|file| Scenario::read(file)).collect()
     }
 
-    /// One scenario, by the name of its file, with or without its folder's, or by a path.
+    /// One scenario, by the name of its file, with or without its folder's, or by a path; or a generated one by
+    /// its name, such as `generated-7`.
     ///
     /// # Errors
     /// When there is none of that name, or there is a mistake in it.
@@ -72,6 +74,9 @@ impl Library {
         let path = Path::new(name);
         if path.extension().is_some_and(|ending| ending == "toml") {
             return Scenario::read(path);
+        }
+        if let Ok(generated) = name.parse::<Generated>() {
+            return Ok(generated.scenario());
         }
         let files = self.files()?;
         let named = |file: &&PathBuf| file.with_extension("").ends_with(path);

@@ -4,6 +4,7 @@
 //! With a seed it becomes a [`crate::plan::Plan`]; nothing here runs anything.
 
 mod deed;
+mod print;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -229,6 +230,11 @@ impl Scenario {
             settle: raw.settle,
         })
     }
+}
+
+/// Everything that a step can `do`.
+pub(crate) fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.into_iter()
 }
 
 /// The user that a scenario calls `name`: the local part of the address.

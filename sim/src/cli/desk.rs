@@ -185,8 +185,13 @@ impl Desk {
         summary
     }
 
+    /// What a deployment does differently in which a bug is planted.
+    pub(super) fn hooks(&self, planted: Option<&str>) -> Result<Hooks> {
+        planted.map_or_else(|| Ok(Hooks::default()), |name| Ok((self.plants.find(name)?.hooks)()))
+    }
+
     /// On a terminal only.
-    fn bar(&self, name: &str, length: u64) -> ProgressBar {
+    pub(super) fn bar(&self, name: &str, length: u64) -> ProgressBar {
         if self.json || !std::io::stderr().is_terminal() || length < 2 {
             return ProgressBar::hidden();
         }
@@ -196,6 +201,15 @@ impl Desk {
         }
         bar.set_prefix(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
+    /// For work of which nobody knows how long it is; on a terminal only.
+    pub(super) fn spinner(&self, name: &str) -> ProgressBar {
+        let bar = self.bar(name, u64::MAX);
+        if let Ok(style) = ProgressStyle::with_template("{prefix:<32} {spinner} {pos} runs {elapsed} {msg}") {
+            bar.set_style(style);
+        }
         bar
     }
 

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 
 use fusion_conformance::Device;
+use fusion_deployment::Topology;
+use fusion_deployment::topology::{OrgRole, UserSpec};
 use fusion_history::Body;
 use fusion_history::canary::Canaries;
 use fusion_protocol::conversation::Kind;
@@ -68,8 +70,13 @@ async fn read_as(cast: &Cast<'_>, device: &Device) {
     }
 }
 
-/// PRI-001: everything private that the plan put into the world, looked for at the provider.
+/// PRI-001: everything private that the plan put into the world, looked for at the provider. Where nobody is of
+/// a private org, there is nothing to look for.
 pub(super) fn search(play: &Play<'_>) {
+    let topology = &play.plan.topology;
+    if !topology.users.iter().any(|user| is_private(topology, user)) {
+        return;
+    }
     for (host, sink) in play.stage.search(&canaries(play, Whose::PrivateOrgs)) {
         play.record(&host, Body::Sink(sink));
     }
@@ -91,13 +98,9 @@ enum Whose {
 
 fn canaries(play: &Play<'_>, whose: Whose) -> Canaries {
     let topology = &play.plan.topology;
-    let private = |user: &&fusion_deployment::topology::UserSpec| {
-        topology
-            .org_of(&user.cluster)
-            .is_some_and(|org| org.role == fusion_deployment::topology::OrgRole::Private)
-    };
+    let is_theirs = |user: &&UserSpec| whose == Whose::Everybodys || is_private(topology, user);
     let mut things: Vec<(String, String)> = Vec::new();
-    for user in topology.users.iter().filter(|user| whose == Whose::Everybodys || private(user)) {
+    for user in topology.users.iter().filter(is_theirs) {
         let name = user.address.local_part();
         things.push((format!("address of {name}"), user.address.as_str().to_owned()));
         things.extend(
@@ -110,6 +113,10 @@ fn canaries(play: &Play<'_>, whose: Whose) -> Canaries {
         }
     }
     Canaries::new(things)
+}
+
+fn is_private(topology: &Topology, user: &UserSpec) -> bool {
+    topology.org_of(&user.cluster).is_some_and(|org| org.role == OrgRole::Private)
 }
 
 /// MED-005: what each relay has done with packets, as it says itself.

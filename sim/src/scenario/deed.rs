@@ -21,7 +21,7 @@ pub enum Deed {
 
 impl Deed {
     /// The keys that a step with this deed needs.
-    pub(super) fn needs(self) -> &'static [&'static str] {
+    pub(crate) fn needs(self) -> &'static [&'static str] {
         match self {
             Self::ReplayGuest => &["at_cluster", "who"],
             Self::ReplayCall => &["at_cluster"],

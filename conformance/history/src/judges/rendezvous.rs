@@ -59,9 +59,7 @@ impl Judge for OneHome {
         for asked in facts.asked_to(Verb::Create).chain(facts.asked_to(Verb::ReadIndex)) {
             match (asked.call, asked.answer()) {
                 (Call::Create { at, .. }, Some(Answer::Conversation { created: true, conversation })) => {
-                    let own = served.get(asked.actor);
-                    let foreign = own.is_some_and(|own| !own.contains(at));
-                    judge_creation(facts, asked, &conversation.url, at, foreign, case);
+                    judge_creation(facts, asked, &conversation.url, at, served.get(asked.actor), case);
                 }
                 (_, Some(Answer::Index { entries, .. })) => judge_homes(facts, asked, entries, case),
                 _ => {}
@@ -71,21 +69,25 @@ impl Judge for OneHome {
     }
 }
 
+/// `own` are the clusters that ever served whoever asks: who moves in the meantime is sent on, and the
+/// originator's cluster is then the new one (MAP-007).
 fn judge_creation(
     facts: &Facts<'_>,
     asked: &Asked<'_>,
     url: &Url,
     at: &ClusterName,
-    foreign: bool,
+    own: Option<&BTreeSet<&ClusterName>>,
     case: &mut Casebook,
 ) {
     case.reached();
-    if foreign {
+    if own.is_some_and(|own| !own.contains(at)) {
         let statement =
             format!("{at} made a conversation for {}, whom it does not serve", asked.actor.as_str());
         case.violated("made-for-a-foreign-user", statement, asked.events());
     }
-    if facts.cluster_of(url).as_ref() != Some(at) {
+    let made_at = facts.cluster_of(url);
+    let sent_on = || own.zip(made_at.as_ref()).is_some_and(|(own, made_at)| own.contains(made_at));
+    if made_at.as_ref() != Some(at) && !sent_on() {
         let statement = format!("a conversation was made at {at}, and its URL is {url}");
         case.violated("made-elsewhere", statement, asked.events());
     }
@@ -242,7 +244,7 @@ pub(super) fn count(value: &Value) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::judge::Ruling;
-    use crate::testing::{Story, conversation, conversation_url, create, created, index_entry, user};
+    use crate::testing::{self, Story, conversation, conversation_url, create, created, index_entry, user};
     use fusion_protocol::Count;
     use fusion_protocol::conversation::ConversationState::Bound;
 
@@ -255,6 +257,17 @@ mod tests {
         story.has_in_index("bob", &[&url]);
         let verdict = OneHome.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 2));
+    }
+
+    /// MAP-007: whoever moves while a conversation is made is sent on.
+    #[test]
+    fn a_conversation_of_somebody_who_moves_may_be_made_at_the_new_cluster() {
+        let mut story = Story::new();
+        let to = testing::cluster("b");
+        let provision = Call::Provision { user: user("alice"), cluster: to };
+        story.does("admin", provision, Answer::Provisioned { incarnation: None });
+        story.creates("alice", "bob", &conversation_url("b", 1), Bound);
+        assert_eq!(OneHome.judge(story.told()).ruling, Ruling::Holds);
     }
 
     #[test]

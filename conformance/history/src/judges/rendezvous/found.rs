@@ -1,10 +1,12 @@
 //! RDV-003: both ways of finding a conversation.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fusion_protocol::Address;
 use fusion_protocol::conversation::Kind;
 use fusion_protocol::mercury::EventType;
 
-use crate::event::EventId;
+use crate::event::{Call, EventId};
 use crate::facts::{Facts, Known};
 use crate::judge::{Casebook, Evidence, Judge};
 
@@ -29,11 +31,16 @@ impl Judge for FoundBothWays {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let deleted = facts.deprovisioned();
+        let given_again = given_again(facts);
         let winners = facts.standing();
         for known in facts.conversations().iter() {
             let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
             for member in &known.members {
                 if deleted.contains(*member) || known.unreachable.contains(*member) {
+                    continue;
+                }
+                if given_again.contains(*member) {
+                    case.not_observed("which of the people who had an address is in a conversation");
                     continue;
                 }
                 judge_index(facts, known, member, case);
@@ -43,6 +50,22 @@ impl Judge for FoundBothWays {
             }
         }
     }
+}
+
+/// Addresses that several orgs have given to somebody (MAP-004): who read the index at the end is perhaps not
+/// who is in a conversation.
+fn given_again<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Address> {
+    let mut given: BTreeMap<&Address, &str> = BTreeMap::new();
+    let mut again = BTreeSet::new();
+    for asked in facts.calls() {
+        let Call::Provision { user, cluster } = asked.call else { continue };
+        let org = facts.world().and_then(|world| world.clusters.iter().find(|known| known.name == *cluster));
+        let org = org.map_or(cluster.as_str(), |known| known.org.as_str());
+        if *given.entry(user).or_insert(org) != org {
+            again.insert(user);
+        }
+    }
+    again
 }
 
 fn judge_index(facts: &Facts<'_>, known: &Known<'_>, member: &Address, case: &mut Casebook) {
@@ -99,9 +122,9 @@ fn is_of_conversations(event_type: EventType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::SocketChange;
+    use crate::event::{Answer, SocketChange};
     use crate::judge::{Ruling, WhyUnknown};
-    use crate::testing::{Story, conversation_url};
+    use crate::testing::{self, Story, conversation_url};
     use fusion_protocol::conversation::ConversationState::{Bound, Provisional};
 
     #[test]
@@ -129,6 +152,23 @@ mod tests {
         let verdict = FoundBothWays.judge(story.told());
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Violated, 1));
         assert_eq!(verdict.violations[0].fingerprint, "found-both-ways/RDV-003/not-in-index");
+    }
+
+    /// A cluster may still find the old one for a while.
+    #[test]
+    fn nobody_knows_which_of_two_people_who_had_an_address_is_in_a_conversation() {
+        let mut story = Story::new();
+        let url = conversation_url("a", 1);
+        for at in ["c", "b"] {
+            let provision = Call::Provision { user: testing::user("bob"), cluster: testing::cluster(at) };
+            story.does("admin", provision, Answer::Provisioned { incarnation: None });
+        }
+        story.creates("alice", "bob", &url, Bound);
+        story.comes_to_rest();
+        story.has_in_index("alice", &[&url]);
+        story.has_in_index("bob", &[]);
+        let verdict = FoundBothWays.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached, verdict.unjudged), (Ruling::Holds, 1, 1));
     }
 
     #[test]
