@@ -3,6 +3,7 @@
 //! A scenario and a seed make a [`plan::Plan`]; an engine is a [`stage::Stage`] on which the plan is
 //! played; everything observed becomes one history, which the judges of `fusion-history` read.
 
+pub mod budget;
 pub mod bundle;
 #[cfg(not(madsim))]
 pub mod cli;

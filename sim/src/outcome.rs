@@ -8,7 +8,7 @@ use fusion_history::{History, Ruling, Verdict, judge_all, ruling_of};
 use serde::Serialize;
 
 use crate::engines::fabric::{self, Options, Run};
-use crate::fabric::FaultCount;
+use crate::fabric::{FaultCount, SPINS};
 use crate::plan::{Mode, Plan};
 use crate::show;
 use crate::stopwatch::Stopwatch;
@@ -154,6 +154,17 @@ impl Outcome {
             engine => format!(" --engine {engine}"),
         };
         format!("cargo xtask sim run {} --seed {}{swarm}{plant}{engine}", self.scenario, self.seed)
+    }
+
+    /// What kind of failure it is: equal for equal bugs whatever the seed, as the fingerprint of a violation.
+    #[must_use]
+    pub fn failure_kind(&self) -> Option<&'static str> {
+        let failure = self.failure.as_deref()?;
+        Some(match failure {
+            spins if spins.starts_with(SPINS) => "spins",
+            panicked if panicked.contains("panicked") => "panics",
+            _ => "fails",
+        })
     }
 
     /// Everything that is wrong, for humans.

@@ -6,6 +6,7 @@ use fusion_deployment::{HostSpec, Topology};
 use fusion_runtime::Entropy;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::Budget;
 use crate::duration;
 use crate::fabric::Fault;
 use crate::scenario::{Scenario, Start, Step};
@@ -31,6 +32,9 @@ pub struct Plan {
     pub planted: Option<String>,
     /// How often a ready task steps back to let others go first, 0 to 1.
     pub hesitation: f64,
+    /// How much the run may take before somebody counts as spinning.
+    #[serde(default, skip_serializing_if = "Budget::is_default")]
+    pub budget: Budget,
     /// How long the act lasts at least.
     #[serde(with = "duration")]
     pub act: Duration,
@@ -83,6 +87,7 @@ impl Plan {
             faults,
             planted: None,
             hesitation,
+            budget: Budget::default(),
             act: scenario.act,
             settle: scenario.settle,
         }

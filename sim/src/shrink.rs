@@ -107,12 +107,14 @@ pub fn shrink(
     })
 }
 
-/// The fingerprints of everything that is wrong in a run, the first of each kind.
+/// The fingerprints of everything that is wrong in a run, the first of each kind; of a run that failed, the
+/// kind of failure.
 #[must_use]
 pub fn fingerprints(outcome: &Outcome) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let violations = outcome.verdicts.iter().flat_map(|verdict| &verdict.violations);
     let fingerprints = violations.map(|violation| violation.fingerprint.clone());
+    let fingerprints = fingerprints.chain(outcome.failure_kind().map(str::to_owned));
     fingerprints.filter(|fingerprint| seen.insert(fingerprint.clone())).collect()
 }
 
@@ -139,6 +141,7 @@ impl fmt::Display for Size {
 fn shows(outcome: &Outcome, fingerprint: &str) -> bool {
     let mut violations = outcome.verdicts.iter().flat_map(|verdict| &verdict.violations);
     violations.any(|violation| violation.fingerprint == fingerprint)
+        || outcome.failure_kind() == Some(fingerprint)
 }
 
 struct Search<'a> {

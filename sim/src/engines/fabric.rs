@@ -23,8 +23,8 @@ use serde_json::Value;
 
 use super::evidence::{Evidence, MachineProbe, legs_of, lock, signed_by};
 use crate::fabric::{
-    Fault, FaultCount, FaultId, Inspection, LinkProfile, Observer, Place, Protocol, WireEvent, WireKind,
-    World, WorldOptions,
+    Fault, FaultCount, FaultId, Inspection, LinkProfile, Observer, Overrun, Place, Protocol, WireEvent,
+    WireKind, World, WorldOptions,
 };
 use crate::plan::Plan;
 use crate::play::{PlayError, play};
@@ -75,8 +75,17 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
         Err(error) => return Run::failed(error.to_string()),
     };
     let (world, evidence) = (&stage.world, &stage.evidence);
-    let played: Result<(), PlayError> = world.run(stage.perform(plan));
-    let failure = evidence.failure(played, world.panics());
+    let (effort, budget) = (world.effort(), plan.budget.events);
+    stage.recorder().watch(move |id, host| {
+        effort.observed(host);
+        if id.0 + 1 == budget {
+            effort.pass(Overrun::Observations { observations: budget });
+        }
+    });
+    let failure = match world.run_bounded(stage.perform(plan)) {
+        Ok(played) => evidence.failure(played, world.panics()),
+        Err(spin) => Some(spin.to_string()),
+    };
     Run {
         history: evidence.recorder().clone().finish(),
         faults: world.fault_counts(),
@@ -104,7 +113,8 @@ pub fn stopped_at(plan: &Plan, hooks: &Hooks, event: EventId) -> Result<Stopped,
             halt.abort();
         }
     });
-    let _ = stage.world.run(playing);
+    // Whoever spins later has nothing to do with this moment.
+    let _ = stage.world.run_bounded(playing);
     // A run without the event must not keep itself alive.
     drop(lock(&looking).take());
     let stopped = lock(&found).take();
@@ -116,7 +126,8 @@ fn stage_of(plan: &Plan, options: &Options) -> Result<FabricStage, TopologyError
     let entropy = Entropy::from_u64(plan.seed).stream("federation");
     let federation = assemble(&plan.topology, Addressing::Simulated, &entropy)?;
     let evidence = Arc::new(Evidence::new(&federation, options.wire));
-    let world_options = WorldOptions { explore_order: plan.hesitation, ..WorldOptions::default() };
+    let limits = plan.budget.limits(plan);
+    let world_options = WorldOptions { explore_order: plan.hesitation, limits, ..WorldOptions::default() };
     let world = World::with(plan.seed, world_options, evidence.clone());
     Ok(FabricStage::new(world, federation, evidence, options.hooks.clone()))
 }

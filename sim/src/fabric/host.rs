@@ -454,10 +454,13 @@ impl State {
         let machine = Incarnation { host: id, number: slot.incarnation };
         let of_this_life =
             |purpose: &str| self.entropy.stream(&format!("{purpose}/{}/{}", slot.name, machine.number));
-        if self.options.explore_order > 0.0 {
-            let (entropy, probability) = (of_this_life("hesitate"), self.options.explore_order);
-            slot.tasks.hesitate(Box::new(move || entropy.chance(probability)));
-        }
+        let probability = self.options.explore_order;
+        let hesitation = (probability > 0.0).then(|| of_this_life("hesitate"));
+        let (effort, name) = (self.effort.clone(), slot.name.clone());
+        slot.tasks.hesitate(Box::new(move || {
+            effort.polled(&name);
+            hesitation.as_ref().is_some_and(|entropy| entropy.chance(probability))
+        }));
         self.set_pace(id, shared);
         let slot = self.host(id);
         let host = Host {

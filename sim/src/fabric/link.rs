@@ -127,14 +127,18 @@ impl State {
     /// Tells the observer what happened to `packet`, and counts it.
     pub(super) fn observe(&mut self, packet: &Packet, kind: WireKind) {
         self.counts.add(packet.protocol, kind);
+        if matches!(kind, WireKind::Sent | WireKind::Retransmitted) {
+            self.effort.sent(&self.host(packet.from.0).name);
+        }
         if self.watches_wire {
             let event = self.wire_event(packet, kind);
             self.observer.wire(&event);
         }
     }
 
-    /// Hands payload that reached a watched host to the observer.
+    /// Hands payload that reached a watched host to the observer, and any to the account of a world that spins.
     pub(super) fn tap(&self, packet: &Packet, bytes: &[u8]) {
+        self.effort.carried(&self.host(packet.from.0).name, &self.host(packet.to.0).name, bytes);
         if self.host(packet.to.0).tapped && !bytes.is_empty() {
             self.observer.bytes(&self.wire_event(packet, WireKind::Delivered), bytes);
         }

@@ -18,6 +18,7 @@
 //! | `fault`, `inject` | faults as data, and their doing and undoing |
 //! | `strangers` | clients that come in numbers |
 //! | `observe` | what an outside observer is told |
+//! | `effort` | how much work is done, and who does it when it is too much |
 //! | `inspect` | what is the case at one moment |
 //!
 //! ```
@@ -60,6 +61,7 @@
 mod agenda;
 mod disk;
 mod dns;
+mod effort;
 mod fault;
 mod host;
 mod inject;
@@ -75,6 +77,7 @@ mod world;
 mod tests;
 
 pub use disk::DiskOptions;
+pub use effort::{Effort, Limits, Load, Overrun, RequestKind, SPINS, Spin};
 pub use fault::{Fault, FaultCount, FaultError, FaultId, FaultReport, Place, Shape};
 pub use host::HostBuilder;
 pub use inspect::{InFlight, Inspection, MachineState};

@@ -1,20 +1,23 @@
 //! The world: its options, its state, its run.
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use fusion_runtime::store::{Key, Row};
 use fusion_runtime::{Clock, Entropy, Tasks, Timestamp};
+use futures_util::future::abortable;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use super::agenda::Agenda;
 use super::disk::DiskOptions;
 use super::dns::Names;
+use super::effort::{Effort, Limits, Spin};
 use super::fault::Place;
 use super::host::{self, HostId, HostSlot};
 use super::inject::Faults;
@@ -25,6 +28,8 @@ use super::udp::{Socket, UdpOptions};
 
 /// 2026-01-01T00:00:00Z, in microseconds: when worlds begin, so that nothing depends on today.
 const EPOCH_US: u64 = 1_767_225_600_000_000;
+/// Who polls what is given to [`World::run`], in accounts of who spins.
+const MAIN: &str = "the play";
 
 /// How a world behaves when nothing is wrong.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +39,8 @@ pub struct WorldOptions {
     pub epoch_us: u64,
     /// The simulated time after which a run that has not ended is a failure, seconds.
     pub run_limit_s: u64,
+    /// How much may be done in it.
+    pub limits: Limits,
     /// The probability with which a task that is about to run lets the others go first, 0 to 1: other
     /// orders of the same events.
     pub explore_order: f64,
@@ -94,6 +101,7 @@ pub(super) struct State {
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
     pub(super) names: Names,
     pub(super) faults: Faults,
+    pub(super) effort: Effort,
     pub(super) era: Era,
 }
 
@@ -120,6 +128,7 @@ impl Default for WorldOptions {
         Self {
             epoch_us: EPOCH_US,
             run_limit_s: 24 * 3_600,
+            limits: Limits::default(),
             explore_order: 0.0,
             loopback: LinkProfile::loopback(),
             near: LinkProfile::near(),
@@ -153,6 +162,7 @@ impl World {
         };
         let state = State {
             agenda: Agenda::new(),
+            effort: Effort::new(clock.clone(), options.limits),
             clock,
             entropy: Entropy::from_u64(seed).stream("world"),
             options,
@@ -181,9 +191,41 @@ impl World {
     /// Whatever spawns, listens or sends must happen inside: machines added before do nothing yet.
     ///
     /// # Panics
-    /// When the world has run before, when `main` has not ended at the run limit, and when a task is
-    /// left over in the end: one that was not spawned on its machine.
+    /// When the world has run before, when `main` has not ended at the run limit or somebody spins, and
+    /// when a task is left over in the end: one that was not spawned on its machine.
     pub fn run<F: Future>(&self, main: F) -> F::Output {
+        self.run_bounded(main).unwrap_or_else(|spin| panic!("{spin}"))
+    }
+
+    /// As [`World::run`]; where a limit of [`WorldOptions::limits`] is passed, or one that somebody else
+    /// counts ([`Effort::pass`]), the run is ended.
+    ///
+    /// # Errors
+    /// Who spins, when a limit was passed.
+    ///
+    /// # Panics
+    /// As [`World::run`].
+    pub fn run_bounded<F: Future>(&self, main: F) -> Result<F::Output, Box<Spin>> {
+        let effort = self.effort();
+        let counting = effort.clone();
+        let (main, halt) = abortable(async move {
+            let mut main = pin!(main);
+            poll_fn(|context| {
+                counting.polled(MAIN);
+                main.as_mut().poll(context)
+            })
+            .await
+        });
+        effort.arm(halt);
+        let output = self.run_to_the_end(main);
+        match (effort.spin(), output) {
+            (None, Ok(output)) => Ok(output),
+            (Some(spin), _) => Err(spin),
+            (None, Err(_)) => unreachable!("only a passed limit ends a run"),
+        }
+    }
+
+    fn run_to_the_end<F: Future>(&self, main: F) -> F::Output {
         let runtime = self.shared.runtime.lock().unwrap_or_else(PoisonError::into_inner).take();
         let runtime = runtime.expect("a world runs once");
         let output = runtime.block_on(async {
@@ -197,6 +239,12 @@ impl World {
         });
         assert_eq!(runtime.metrics().num_alive_tasks(), 0, "tasks were spawned outside of their machines");
         output
+    }
+
+    /// What it has done so far, for whoever counts something, too.
+    #[must_use]
+    pub fn effort(&self) -> Effort {
+        self.shared.lock().effort.clone()
     }
 
     /// The world's own clock, never skewed: for whoever plays a plan.
