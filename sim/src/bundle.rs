@@ -11,6 +11,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, bail};
 use fusion_history::History;
@@ -19,15 +20,17 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::narrate::narrate;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, quoted};
 use crate::plan::{Mode, Plan};
 use crate::shrink::fingerprints;
 use crate::timeline;
 
 /// The form of `about.json`.
-const FORMAT: &str = "fusion-bundle-1";
+const FORMAT: &str = "fusion-bundle-2";
 /// The largest `about.json` or `plan.json` that is read, in octets.
 const FILE_MAX_BYTES: u64 = 64 << 20;
+/// The largest `history.jsonl` that is read, in octets.
+const HISTORY_MAX_BYTES: u64 = 4 << 30;
 
 /// What a failed run left.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub struct Bundle {
 
 /// Where a bundle was made, and what was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct About {
     /// [`FORMAT`].
     format: String,
@@ -53,6 +57,14 @@ pub struct About {
     pub engine: String,
     /// The scenario.
     pub scenario: String,
+    /// Its file, where it is not found by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// The bug that was planted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planted: Option<String>,
+    /// The SHA-256 of `plan.json`.
+    pub plan: String,
     /// The seed.
     pub seed: u64,
     /// Whether a swarm of faults was in it.
@@ -76,12 +88,13 @@ pub struct About {
 /// # Errors
 /// When a file cannot be written; the message names it.
 pub fn write(outcome: &Outcome, folder: &Path, suffix: &str) -> Result<PathBuf> {
-    let about = About::of(outcome);
+    let plan = serde_json::to_vec_pretty(&outcome.plan)?;
+    let about = About::of(outcome, &plan);
     let swarm = if about.swarm { "-swarm" } else { "" };
     let folder = folder.join(format!("{}-{}{swarm}{suffix}", about.scenario, about.seed));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     fill(&folder.join("about.json"), |to| Ok(serde_json::to_writer_pretty(to, &about)?))?;
-    fill(&folder.join("plan.json"), |to| Ok(serde_json::to_writer_pretty(to, &outcome.plan)?))?;
+    fill(&folder.join("plan.json"), |to| Ok(to.write_all(&plan)?))?;
     fill(&folder.join("history.jsonl"), |to| Ok(outcome.history.write_lines(to)?))?;
     fill(&folder.join("story.txt"), |to| {
         Ok(narrate(&outcome.history).try_for_each(|told| writeln!(to, "{told}"))?)
@@ -94,31 +107,88 @@ impl Bundle {
     /// Reads what [`write`] wrote.
     ///
     /// # Errors
-    /// When a file is missing, too large, or is not what it should be; the message names file and place.
+    /// When a file is missing, too large, was changed, or is not what it should be: the message names file
+    /// and place, and says so when another build made the bundle.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let about = About::read(folder)?;
+        let whole = || -> Result<Self> {
+            let plan = about.plan(folder)?;
+            let history = history(&folder.join("history.jsonl"))?;
+            if history.hash() != about.hash {
+                bail!("{}: history.jsonl is not the one that about.json tells of", folder.display());
+            }
+            Ok(Self { about: about.clone(), plan, history })
+        };
+        whole().with_context(|| match about.other_build() {
+            Some(other) => format!("another build: {other}; {}", about.anew(folder)),
+            None => format!("this bundle cannot be used; {}", about.anew(folder)),
+        })
+    }
+}
+
+/// The history in a file that is not too large.
+///
+/// # Errors
+/// When it cannot be read or is no history, with file, line, column and offset.
+pub fn history(path: &Path) -> Result<History> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    bounded(path, file.metadata()?.len(), HISTORY_MAX_BYTES)?;
+    History::read_lines(BufReader::new(file)).with_context(|| path.display().to_string())
+}
+
+impl About {
+    /// Reads it from a bundle's folder.
+    ///
+    /// # Errors
+    /// When there is none, or it is not what it should be; the message names file and place.
     pub fn read(folder: &Path) -> Result<Self> {
         if !folder.is_dir() {
             bail!("{} is no folder; a bundle is the folder that a failed run leaves", folder.display());
         }
-        let about: About = json(&folder.join("about.json"))?;
-        if about.format != FORMAT {
-            bail!("{}: the format is {:?}; this program reads {FORMAT:?}", folder.display(), about.format);
+        let path = folder.join("about.json");
+        let text = text(&path)?;
+        let Format { format } = parse(&path, &text)?;
+        if format != FORMAT {
+            bail!("{}: the format is {format:?}; this program reads {FORMAT:?}", path.display());
         }
-        let path = folder.join("history.jsonl");
-        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let history =
-            History::read_lines(BufReader::new(file)).with_context(|| path.display().to_string())?;
-        Ok(Self { about, plan: json(&folder.join("plan.json"))?, history })
+        parse(&path, &text)
     }
-}
 
-impl About {
-    fn of(outcome: &Outcome) -> Self {
+    /// The plan in the bundle's folder, which must be the one that was played.
+    fn plan(&self, folder: &Path) -> Result<Plan> {
+        let path = folder.join("plan.json");
+        let text = text(&path)?;
+        let plan: Plan = parse(&path, &text)?;
+        let named = (&plan.scenario, plan.seed, plan.mode == Mode::Swarm, &plan.planted);
+        if named != (&self.scenario, self.seed, self.swarm, &self.planted) {
+            bail!("{} is of another run than about.json", path.display());
+        }
+        plan.check().map_err(|flaw| {
+            let offset = text.find(&format!("\"{}\"", flaw.needle)).unwrap_or_default();
+            anyhow::anyhow!("{}: {flaw}", place(&path, &text, offset))
+        })?;
+        if hex(text.as_bytes()) != self.plan {
+            bail!("{} was changed since it was written", path.display());
+        }
+        Ok(plan)
+    }
+
+    /// How the plan can be made anew, for whoever cannot use the bundle as it is.
+    fn anew(&self, folder: &Path) -> String {
+        let folder = quoted(&folder.display().to_string());
+        format!("`cargo xtask sim replay {folder} --anew` makes its plan anew from scenario and seed")
+    }
+
+    fn of(outcome: &Outcome, plan: &[u8]) -> Self {
         Self {
             format: FORMAT.to_owned(),
             build: build(),
             lock: lock(),
             engine: outcome.engine.to_owned(),
             scenario: outcome.scenario.clone(),
+            file: outcome.plan.file.clone(),
+            planted: outcome.plan.planted.clone(),
+            plan: hex(plan),
             seed: outcome.seed,
             swarm: outcome.mode == Mode::Swarm,
             verdict: outcome.ruling.to_string(),
@@ -151,8 +221,12 @@ fn fill(path: &Path, with: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> R
 
 /// This program: its version and the hash of its file.
 fn build() -> String {
-    let file = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
-    format!("{}+{}", env!("CARGO_PKG_VERSION"), &hex(&file)[..12])
+    static BUILD: OnceLock<String> = OnceLock::new();
+    let made = || {
+        let file = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
+        format!("{}+{}", env!("CARGO_PKG_VERSION"), &hex(&file)[..12])
+    };
+    BUILD.get_or_init(made).clone()
 }
 
 /// The hash of the lock file that this program was built with.
@@ -164,17 +238,40 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// What every form of `about.json` has.
+#[derive(Deserialize)]
+struct Format {
+    format: String,
+}
+
+fn text(path: &Path) -> Result<String> {
     let unreadable = || format!("cannot read {}", path.display());
-    let size = std::fs::metadata(path).with_context(unreadable)?.len();
-    if size > FILE_MAX_BYTES {
-        bail!("{} has {size} octets; at most {FILE_MAX_BYTES} are read", path.display());
+    bounded(path, std::fs::metadata(path).with_context(unreadable)?.len(), FILE_MAX_BYTES)?;
+    std::fs::read_to_string(path).with_context(unreadable)
+}
+
+fn bounded(path: &Path, size: u64, most: u64) -> Result<()> {
+    if size > most {
+        bail!("{} has {size} octets; at most {most} are read", path.display());
     }
-    let text = std::fs::read_to_string(path).with_context(unreadable)?;
-    serde_json::from_str(&text).map_err(|error| {
-        let line_start: usize =
-            text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-        let offset = line_start + error.column().saturating_sub(1);
-        anyhow::anyhow!("{}, offset {offset}: {error}", path.display())
+    Ok(())
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| {
+        let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
+        let offset = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
+        let told = error.to_string();
+        // The place is told in front.
+        let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(told, _)| told);
+        anyhow::anyhow!("{}: {told}", place(path, text, offset))
     })
+}
+
+/// File, line and column from 1, and offset from 0.
+fn place(path: &Path, text: &str, offset: usize) -> String {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    format!("{}, line {line}, column {column} (offset {offset})", path.display())
 }

@@ -146,16 +146,16 @@ enum Command {
     },
     /// Plays the plan of a bundle again: the folder that a failed run leaves
     Replay {
-        /// The bundle's folder
-        bundle: PathBuf,
+        #[command(flatten)]
+        bundle: aftermath::Bundled,
         /// Tells what happens, up to this event
         #[arg(long, value_name = "EVENT")]
         until: Option<u64>,
     },
     /// Makes the plan of a bundle as small as it can be and still show the same violation
     Shrink {
-        /// The bundle's folder
-        bundle: PathBuf,
+        #[command(flatten)]
+        bundle: aftermath::Bundled,
         /// The fingerprint of the violation [default: the first of the bundle]
         #[arg(long, value_name = "FINGERPRINT")]
         violation: Option<String>,
@@ -335,13 +335,16 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
             Ok(desk.compare(&plans, *at_least))
         }
         Some(Command::Detect(args)) => detect::run(&desk, args, library.all()?),
-        Some(Command::Replay { bundle, until }) => aftermath::replay(bundle, *until, line.json, plants),
+        Some(Command::Replay { bundle, until }) => {
+            aftermath::replay(bundle, *until, &library, line.json, plants)
+        }
         Some(Command::Shrink { bundle, violation, replays }) => {
-            aftermath::small(bundle, violation.as_deref(), *replays, plants)
+            let violation = violation.as_deref();
+            aftermath::small(bundle, violation, *replays, &library, plants, desk.stop())
         }
         Some(Command::Step(arguments)) => step::step(arguments, &library, line.json, plants),
         Some(Command::Show(asked)) => show::show(asked, line.json, &library, plants),
-        Some(Command::Diff { left, right }) => aftermath::diff(left, right),
+        Some(Command::Diff { left, right }) => aftermath::diff(left, right, plants),
         Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
         Some(Command::Explore(args)) => explore::run(&desk, args),
         Some(Command::Scenario(print)) => {

@@ -12,13 +12,17 @@ use crate::scenario::Scenario;
 #[derive(Clone, Debug)]
 pub struct Library {
     folder: PathBuf,
+    /// Whether it is the folder that is found without being named.
+    is_nearest: bool,
 }
 
 impl Library {
     /// The scenarios below `folder`.
     #[must_use]
     pub fn at(folder: &Path) -> Self {
-        Self { folder: folder.to_owned() }
+        let found = nearest();
+        let is_nearest = found.is_some_and(|found| same(&found, folder));
+        Self { folder: folder.to_owned(), is_nearest }
     }
 
     /// The folder `scenarios` here, or in the nearest folder above that has one.
@@ -26,11 +30,10 @@ impl Library {
     /// # Errors
     /// When there is none.
     pub fn nearest() -> Result<Self, Mistake> {
-        let here = std::env::current_dir().unwrap_or_default();
-        let found = here.ancestors().map(|folder| folder.join("scenarios")).find(|folder| folder.is_dir());
-        match found {
-            Some(folder) => Ok(Self { folder }),
+        match nearest() {
+            Some(folder) => Ok(Self { folder, is_nearest: true }),
             None => {
+                let here = std::env::current_dir().unwrap_or_default();
                 Err(Mistake::new(&here.join("scenarios"), "there is no folder of scenarios here or above")
                     .suggest("name it with --scenarios FOLDER"))
             }
@@ -62,7 +65,7 @@ impl Library {
         if let Some(file) = files.iter().find(|file| !names.insert(stem(file))) {
             return Err(Mistake::new(file, "another folder has a scenario of the same name"));
         }
-        files.iter().map(|file| Scenario::read(file)).collect()
+        files.iter().map(|file| self.read(file)).collect()
     }
 
     /// One scenario, by the name of its file, with or without its folder's, or by a path; or a generated one by
@@ -73,7 +76,7 @@ impl Library {
     pub fn find(&self, name: &str) -> Result<Scenario, Mistake> {
         let path = Path::new(name);
         if path.extension().is_some_and(|ending| ending == "toml") {
-            return Scenario::read(path);
+            return Ok(Scenario { file: std::path::absolute(path).ok(), ..Scenario::read(path)? });
         }
         if let Ok(generated) = name.parse::<Generated>() {
             return Ok(generated.scenario());
@@ -81,12 +84,18 @@ impl Library {
         let files = self.files()?;
         let named = |file: &&PathBuf| file.with_extension("").ends_with(path);
         match files.iter().find(named) {
-            Some(file) => Scenario::read(file),
+            Some(file) => self.read(file),
             None => {
                 let mistake = Mistake::new(&self.folder, format!("there is no scenario \"{name}\""));
                 Err(mistake.suggest_one_of(name, files.iter().map(|file| stem(file))))
             }
         }
+    }
+
+    /// A scenario of the library, which remembers its file where its name is not enough to find it again.
+    fn read(&self, file: &Path) -> Result<Scenario, Mistake> {
+        let named = if self.is_nearest { None } else { std::path::absolute(file).ok() };
+        Ok(Scenario { file: named, ..Scenario::read(file)? })
     }
 
     fn files(&self) -> Result<Vec<PathBuf>, Mistake> {
@@ -107,6 +116,16 @@ impl Library {
         files.sort();
         Ok(files)
     }
+}
+
+/// The folder `scenarios` here, or in the nearest folder above that has one.
+fn nearest() -> Option<PathBuf> {
+    let here = std::env::current_dir().unwrap_or_default();
+    here.ancestors().map(|folder| folder.join("scenarios")).find(|folder| folder.is_dir())
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 fn stem(file: &Path) -> &str {

@@ -147,13 +147,15 @@ impl Outcome {
     pub fn reproduce(&self) -> String {
         let swarm = if self.mode == Mode::Swarm { " --swarm" } else { "" };
         let plant = self.plan.planted.iter().map(|name| format!(" --plant {name}")).collect::<String>();
+        let file = self.plan.file.as_ref().map(|file| quoted(&file.display().to_string()));
+        let scenario = file.unwrap_or_else(|| self.scenario.clone());
         let engine = match self.engine {
             "fabric" => String::new(),
-            // A program of its own.
-            "madsim" => return format!("cargo xtask sim madsim {} --seed {}", self.scenario, self.seed),
+            // A program of its own, with plants of its own.
+            "madsim" => return format!("cargo xtask sim madsim {scenario} --seed {}", self.seed),
             engine => format!(" --engine {engine}"),
         };
-        format!("cargo xtask sim run {} --seed {}{swarm}{plant}{engine}", self.scenario, self.seed)
+        format!("cargo xtask sim run {scenario} --seed {}{swarm}{plant}{engine}", self.seed)
     }
 
     /// What kind of failure it is: equal for equal bugs whatever the seed, as the fingerprint of a violation.
@@ -184,4 +186,13 @@ impl Outcome {
         }
         text
     }
+}
+
+/// As a shell takes it for one word.
+pub(crate) fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }

@@ -1,5 +1,8 @@
 //! Plans: what is run, replayed and compared. A scenario and a seed make a plan; the plan alone decides.
 
+mod check;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fusion_deployment::{HostSpec, Topology};
@@ -12,11 +15,17 @@ use crate::fabric::Fault;
 use crate::scenario::{Scenario, Start, Step};
 use crate::swarm;
 
+pub use check::Flaw;
+
 /// A materialised run: topology, steps and faults with stable ids.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// The scenario it was made from.
     pub scenario: String,
+    /// The scenario's file, where it is not found by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// The seed it was made with; seeds the streams of chance of the run, too.
     pub seed: u64,
     /// Whether a swarm of faults was added to the story.
@@ -55,6 +64,7 @@ pub enum Mode {
 
 /// A fault with its time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlannedFault {
     /// Stable, so that a plan can be shrunk.
     pub id: String,
@@ -80,6 +90,7 @@ impl Plan {
         }
         Self {
             scenario: scenario.name.clone(),
+            file: scenario.file.clone(),
             seed,
             mode,
             topology: scenario.topology.clone(),

@@ -7,7 +7,7 @@ mod deed;
 mod print;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fusion_conformance::catalogue::catalogue;
@@ -47,6 +47,9 @@ pub const PACKETS_MAX: u64 = 180_000;
 pub struct Scenario {
     /// Its file's name without folder and ending.
     pub name: String,
+    /// Its file, where it is not found by its name in the nearest folder of scenarios.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Its story in one sentence.
     pub title: String,
     /// The requirements that it is about.
@@ -69,6 +72,7 @@ pub struct Scenario {
 
 /// Something that somebody does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Step {
     /// Its name in the file, or `step-{n}`.
     pub id: String,
@@ -105,7 +109,7 @@ pub enum Start {
 /// users by the local part of their address, `within` is how long it is tried.
 #[expect(missing_docs, reason = "the fields are explained above, the same in every variant")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Act {
     /// Creates a 1:1 conversation with one, or a group with several.
     Create { chat: String, with: Vec<String>, group: bool },
@@ -220,6 +224,7 @@ impl Scenario {
         let families = raw.swarm.families.unwrap_or_else(|| FAMILIES.map(str::to_owned).to_vec());
         Ok(Self {
             name,
+            file: None,
             title: raw.title,
             requirements: raw.requirements,
             topology: raw.topology,

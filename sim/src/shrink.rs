@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -32,7 +33,7 @@ pub struct Shrunk {
     pub after: Size,
     /// How many plans were played.
     pub replays: u32,
-    /// Whether the search ended because `replays` ran out: smaller ones may exist.
+    /// Whether the search ended because `replays` ran out or it was stopped: smaller ones may exist.
     pub cut_short: bool,
 }
 
@@ -69,7 +70,7 @@ pub enum ShrinkError {
 }
 
 /// Shrinks `plan` as long as a violation of `fingerprint` is seen, with `replays_max` plays at most
-/// besides the first and the two last. `progress` is told how large the plan is whenever it gets smaller.
+/// besides the first and the two last. `stop` ends the search with what it has; `progress` is told how large the plan is whenever it gets smaller.
 ///
 /// # Errors
 /// When the plan does not show the violation, or the result shows it only once.
@@ -78,6 +79,7 @@ pub fn shrink(
     fingerprint: &str,
     replays_max: u32,
     options: &Options,
+    stop: &AtomicBool,
     progress: &dyn Fn(Size),
 ) -> Result<Shrunk, ShrinkError> {
     let first = judged(plan, options);
@@ -87,7 +89,7 @@ pub fn shrink(
         return Err(ShrinkError::NotShown { fingerprint: fingerprint.to_owned(), instead });
     }
     let mut search =
-        Search { plan: plan.clone(), fingerprint, options, left: replays_max, replays: 1, progress };
+        Search { plan: plan.clone(), fingerprint, options, stop, left: replays_max, replays: 1, progress };
     search.faults();
     search.steps();
     search.people();
@@ -97,13 +99,14 @@ pub fn shrink(
     if !shows(&again, fingerprint) || again.hash != once_more.hash {
         return Err(ShrinkError::NotAgain { fingerprint: fingerprint.to_owned() });
     }
+    let cut_short = search.is_over();
     Ok(Shrunk {
         before: Size::of(plan),
         after: Size::of(&search.plan),
         plan: search.plan,
         outcome: again,
         replays: search.replays + 2,
-        cut_short: search.left == 0,
+        cut_short,
     })
 }
 
@@ -148,6 +151,7 @@ struct Search<'a> {
     plan: Plan,
     fingerprint: &'a str,
     options: &'a Options,
+    stop: &'a AtomicBool,
     left: u32,
     replays: u32,
     progress: &'a dyn Fn(Size),
@@ -205,7 +209,7 @@ impl Search<'_> {
             return;
         }
         let mut parts = 2;
-        while kept.len() > 1 && self.left > 0 {
+        while kept.len() > 1 && !self.is_over() {
             let size = kept.len().div_ceil(parts);
             let smaller = (0..kept.len().div_ceil(size)).find_map(|part| {
                 let without = part * size..((part + 1) * size).min(kept.len());
@@ -224,9 +228,14 @@ impl Search<'_> {
         }
     }
 
+    /// Whether no more plans are to be played.
+    fn is_over(&self) -> bool {
+        self.left == 0 || self.stop.load(Ordering::Relaxed)
+    }
+
     /// Plays the plan with a change; keeps the change when the violation is still seen.
     fn attempt(&mut self, change: impl FnOnce(&mut Plan)) -> bool {
-        if self.left == 0 {
+        if self.is_over() {
             return false;
         }
         let mut plan = self.plan.clone();

@@ -62,10 +62,14 @@ pub struct Difference {
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
     /// A line is not what was expected.
-    #[error("line {line}: {problem}")]
+    #[error("line {line}, column {column} (offset {offset}): {problem}")]
     Line {
         /// Which, from 1.
         line: u64,
+        /// The octet of the line, from 1.
+        column: u64,
+        /// The octet of the whole, from 0.
+        offset: u64,
         /// What is wrong with it.
         problem: String,
     },
@@ -201,36 +205,35 @@ impl History {
     /// # Errors
     /// As [`History::from_lines`], and [`HistoryError::Io`].
     pub fn read_lines(mut from: impl BufRead) -> Result<Self, HistoryError> {
-        let mut lines = Lines { from: &mut from, line: 0, bytes: Vec::new() };
+        let mut lines = Lines { from: &mut from, line: 0, start: 0, length: 0, bytes: Vec::new() };
         let header: Header = match lines.next()? {
-            Some(bytes) => parse(bytes, "the header of a history").map_err(|problem| wrong(1, problem))?,
-            None => return Err(wrong(1, "there is nothing; expected the header of a history".to_owned())),
+            true => lines.parse("the header of a history")?,
+            false => return Err(lines.wrong("there is nothing; expected the header of a history".to_owned())),
         };
         if header.format != FORMAT {
-            return Err(wrong(1, format!("the format is {:?}; expected {FORMAT:?}", header.format)));
+            return Err(lines.wrong(format!("the format is {:?}; expected {FORMAT:?}", header.format)));
         }
         let mut events = Vec::new();
         let mut chain = Chain::start();
-        while let Some(bytes) = lines.next()? {
-            let event: Event =
-                parse(bytes, "an event").map_err(|problem| wrong(chain.length + 2, problem))?;
+        while lines.next()? {
+            let event: Event = lines.parse("an event")?;
             if event.id.0 != chain.length {
                 let problem = format!("event {} stands where event {} is due", event.id.0, chain.length);
-                return Err(wrong(chain.length + 2, problem));
+                return Err(lines.wrong(problem));
             }
             if chain.length == EVENTS_MAX {
-                return Err(wrong(chain.length + 2, format!("there are more than {EVENTS_MAX} events")));
+                return Err(lines.wrong(format!("there are more than {EVENTS_MAX} events")));
             }
-            chain.extend(bytes);
+            chain.extend(&lines.bytes);
             events.push(event);
         }
-        let line = chain.length + 2;
         if chain.length != header.events {
             let problem = format!("the history ends after {} of {} events", chain.length, header.events);
-            return Err(wrong(line, problem));
+            return Err(lines.wrong(problem));
         }
         if hex(&chain.head) != header.hash {
-            return Err(wrong(1, "the events are not those that the header's hash was made of".to_owned()));
+            let problem = "the events are not those that the header's hash was made of".to_owned();
+            return Err(HistoryError::Line { line: 1, column: 1, offset: 0, problem });
         }
         Ok(Self { events, beyond_budget: header.beyond_budget, chain: OnceLock::from(chain) })
     }
@@ -338,24 +341,48 @@ impl Chain {
 struct Lines<'a, R> {
     from: &'a mut R,
     line: u64,
+    /// Where the line begins, and how long it is with its end.
+    start: u64,
+    length: u64,
     bytes: Vec<u8>,
 }
 
 impl<R: BufRead> Lines<'_, R> {
-    fn next(&mut self) -> Result<Option<&[u8]>, HistoryError> {
+    /// Goes on to the next line; whether there is one.
+    fn next(&mut self) -> Result<bool, HistoryError> {
         self.bytes.clear();
         self.line += 1;
+        self.start += self.length;
         let limit = LINE_MAX_BYTES as u64 + 1;
         let read = io::Read::take(&mut *self.from, limit).read_until(b'\n', &mut self.bytes)?;
+        self.length = read as u64;
         if read == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         if self.bytes.last() == Some(&b'\n') {
             self.bytes.pop();
         } else if read as u64 == limit {
-            return Err(wrong(self.line, format!("the line is longer than {LINE_MAX_BYTES} bytes")));
+            return Err(self.wrong(format!("the line is longer than {LINE_MAX_BYTES} bytes")));
         }
-        Ok(Some(&self.bytes))
+        Ok(true)
+    }
+
+    /// The line as `what`.
+    fn parse<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, HistoryError> {
+        serde_json::from_slice(&self.bytes).map_err(|error| {
+            let told = error.to_string();
+            // The place is told once, as one of the whole.
+            let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(told, _)| told);
+            self.wrong_at(error.column().max(1) as u64, format!("this is not {what}: {told}"))
+        })
+    }
+
+    fn wrong(&self, problem: String) -> HistoryError {
+        self.wrong_at(1, problem)
+    }
+
+    fn wrong_at(&self, column: u64, problem: String) -> HistoryError {
+        HistoryError::Line { line: self.line, column, offset: self.start + column - 1, problem }
     }
 }
 
@@ -363,14 +390,6 @@ impl<R: BufRead> Lines<'_, R> {
 fn canonical(event: &Event, into: &mut Vec<u8>) {
     into.clear();
     serde_json::to_writer(into, event).expect("events have only text keys and finite numbers");
-}
-
-fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("this is not {what}: {error}"))
-}
-
-fn wrong(line: u64, problem: String) -> HistoryError {
-    HistoryError::Line { line, problem }
 }
 
 fn hex(bytes: &[u8; 32]) -> String {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
+use std::sync::atomic::AtomicBool;
+
 use fusion_mutants::MUTANTS;
 use fusion_sim::bundle::{self, Bundle};
 use fusion_sim::engines::fabric::{Options, hosts};
@@ -32,7 +34,7 @@ fn found(options: &Options) -> Plan {
 fn a_swarm_of_faults_shrinks_to_the_race_that_needs_none_of_them() {
     let options = planted();
     let plan = found(&options);
-    let shrunk = shrink(&plan, LOST, 200, &options, &|_| {}).unwrap();
+    let shrunk = shrink(&plan, LOST, 200, &options, &AtomicBool::new(false), &|_| {}).unwrap();
     assert!(!shrunk.cut_short && shrunk.replays <= 203, "{} replays", shrunk.replays);
     assert!(shrunk.after.faults <= 1 && shrunk.after.operations <= 5, "{}", shrunk.after);
     assert_eq!(shrunk.before, Size::of(&plan));
@@ -48,7 +50,8 @@ fn sound() -> Outcome {
 
 #[test]
 fn what_a_plan_does_not_show_is_not_shrunk() {
-    let refused = shrink(&sound().plan, LOST, 10, &Options::default(), &|_| {}).unwrap_err();
+    let never = AtomicBool::new(false);
+    let refused = shrink(&sound().plan, LOST, 10, &Options::default(), &never, &|_| {}).unwrap_err();
     assert!(matches!(refused, ShrinkError::NotShown { .. }), "{refused}");
 }
 
@@ -70,6 +73,6 @@ fn a_corrupt_bundle_is_answered_with_file_and_offset() {
     let mut plan = std::fs::read_to_string(&path).unwrap();
     plan.replace_range(100..101, "\u{7f}");
     std::fs::write(&path, plan).unwrap();
-    let mistake = Bundle::read(&written).unwrap_err().to_string();
-    assert!(mistake.contains("plan.json, offset "), "{mistake}");
+    let mistake = format!("{:#}", Bundle::read(&written).unwrap_err());
+    assert!(mistake.contains("plan.json, line ") && mistake.contains("(offset 100)"), "{mistake}");
 }

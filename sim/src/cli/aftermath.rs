@@ -1,21 +1,44 @@
 //! What is done with a run that failed: played again, made small, compared with another.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::bundle::{self, Bundle};
-use crate::engines::fabric::Options;
-use crate::outcome::{Outcome, judged};
-use crate::plan::Plan;
+use crate::bundle::{self, About, Bundle};
+use crate::engines::fabric::{Options, hosts};
+use crate::library::Library;
+use crate::outcome::{Outcome, judged, quoted};
+use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
 use crate::shrink::{Shrunk, Size, shrink};
+use crate::step::{Session, changes};
 use anstream::{eprintln, print, println};
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fusion_history::{Difference, EventId, History, Ruling, first_difference};
 use indicatif::ProgressBar;
 
+/// How many differences between two states are told.
+const DIFFERENCES_TOLD: usize = 10;
+
+/// Which bundle, and which plan of it.
+#[derive(clap::Args)]
+pub(crate) struct Bundled {
+    /// The bundle's folder
+    pub(super) bundle: PathBuf,
+    /// Makes the plan anew from the bundle's scenario and seed, as this build does; for a bundle of another
+    /// build, or a damaged one
+    #[arg(long)]
+    pub(super) anew: bool,
+}
+
 /// Plays the plan of a bundle again; with `until`, tells what happens up to that event.
-pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool, plants: Plants) -> Result<Ruling> {
-    let bundle = opened(folder)?;
+pub(crate) fn replay(
+    bundled: &Bundled,
+    until: Option<u64>,
+    library: &Library,
+    json: bool,
+    plants: Plants,
+) -> Result<Ruling> {
+    let bundle = bundled.open(library)?;
     let outcome = judged(&bundle.plan, &options(&bundle.plan, plants)?);
     if json {
         println!("{}", serde_json::to_string(&outcome.line())?);
@@ -30,9 +53,11 @@ pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool, plants: Plan
         let told = outcome.history.events().iter().take_while(|event| event.id.0 <= until);
         told.for_each(|event| println!("{event}"));
     }
-    match first_difference(&bundle.history, &outcome.history) {
-        None => println!("the same history, event by event: {}", outcome.hash),
-        Some(difference) => {
+    let before = bundle.history.as_ref().map(|history| first_difference(history, &outcome.history));
+    match before {
+        None => println!("made anew from scenario and seed: {}", outcome.hash),
+        Some(None) => println!("the same history, event by event: {}", outcome.hash),
+        Some(Some(difference)) => {
             println!("another history than the bundle's:");
             tell(&difference, "the bundle", "played now");
         }
@@ -43,8 +68,16 @@ pub(crate) fn replay(folder: &Path, until: Option<u64>, json: bool, plants: Plan
 }
 
 /// Makes the plan of a bundle small, and writes a bundle of what is left beside it.
-pub(crate) fn small(folder: &Path, violation: Option<&str>, replays: u32, plants: Plants) -> Result<Ruling> {
-    let bundle = opened(folder)?;
+pub(crate) fn small(
+    bundled: &Bundled,
+    violation: Option<&str>,
+    replays: u32,
+    library: &Library,
+    plants: Plants,
+    stop: &AtomicBool,
+) -> Result<Ruling> {
+    let folder = &bundled.bundle;
+    let bundle = bundled.open(library)?;
     let shown = &bundle.about.violations;
     let fingerprint = match violation {
         Some(named) => named,
@@ -52,22 +85,25 @@ pub(crate) fn small(folder: &Path, violation: Option<&str>, replays: u32, plants
     };
     let bar = ProgressBar::new_spinner().with_prefix(fingerprint.to_owned());
     let progress = |size: Size| bar.set_message(size.to_string());
-    let shrunk = shrink(&bundle.plan, fingerprint, replays, &options(&bundle.plan, plants)?, &progress);
+    let options = options(&bundle.plan, plants)?;
+    let shrunk = shrink(&bundle.plan, fingerprint, replays, &options, stop, &progress);
     bar.finish_and_clear();
     let Shrunk { outcome, before, after, replays, cut_short, .. } = shrunk?;
     let beside = folder.parent().unwrap_or(Path::new("."));
     let written = bundle::write(&outcome, beside, "-small")?;
-    println!("{before}\n  -> {after}, in {replays} replays");
-    if cut_short {
-        println!("the search ended with its replays: --replays gives it more");
+    println!("{before} -> {after}, in {replays} replays");
+    match (cut_short, stop.load(Ordering::Relaxed)) {
+        (true, true) => println!("stopped: this is the smallest so far"),
+        (true, false) => println!("the search ended with its replays: --replays gives it more"),
+        (false, _) => {}
     }
     print!("{}", outcome.explain());
-    println!("bundle {}", written.display());
+    println!("played twice, the same: cargo xtask sim replay {}", quoted(&written.display().to_string()));
     Ok(outcome.ruling)
 }
 
 /// Shows where two histories part.
-pub(crate) fn diff(left: &Path, right: &Path) -> Result<Ruling> {
+pub(crate) fn diff(left: &Path, right: &Path, plants: Plants) -> Result<Ruling> {
     let (one, other) = (history(left)?, history(right)?);
     match first_difference(&one, &other) {
         None => {
@@ -78,6 +114,7 @@ pub(crate) fn diff(left: &Path, right: &Path) -> Result<Ruling> {
             tell(&difference, &left.display().to_string(), &right.display().to_string());
             causes(&one, &difference.left, &left.display().to_string());
             causes(&other, &difference.right, &right.display().to_string());
+            states(left, right, difference.index, plants);
             Ok(Ruling::Violated)
         }
     }
@@ -100,27 +137,62 @@ fn options(plan: &Plan, plants: Plants) -> Result<Options> {
     Ok(Options { hooks: plants.hooks(plan)?, ..Options::default() })
 }
 
-pub(super) fn opened(folder: &Path) -> Result<Bundle> {
-    let bundle = Bundle::read(folder)?;
-    if let Some(other) = bundle.about.other_build() {
-        eprintln!("another build: {other}");
-        eprintln!("its plan is played as it is; to make it anew: {}", bundle.about.reproduce);
+/// A bundle as far as it is used.
+pub(super) struct Opened {
+    pub(super) about: About,
+    pub(super) plan: Plan,
+    /// None: the plan was made anew.
+    history: Option<History>,
+}
+
+impl Bundled {
+    pub(super) fn open(&self, library: &Library) -> Result<Opened> {
+        let opened = match self.anew {
+            true => {
+                let about = About::read(&self.bundle)?;
+                Opened { plan: made_anew(&about, library)?, about, history: None }
+            }
+            false => {
+                let Bundle { about, plan, history } = Bundle::read(&self.bundle)?;
+                if let Some(other) = about.other_build() {
+                    eprintln!("another build: {other}");
+                    eprintln!("its plan is played as it is; --anew makes it anew from scenario and seed");
+                }
+                Opened { about, plan, history: Some(history) }
+            }
+        };
+        let About { engine, reproduce, .. } = &opened.about;
+        ensure!(engine == "fabric", "the bundle was made on {engine}; it is played there by: {reproduce}");
+        Ok(opened)
     }
-    if bundle.about.engine != "fabric" {
-        bail!(
-            "the bundle was made on {}; it is played there by: {}",
-            bundle.about.engine,
-            bundle.about.reproduce
-        );
-    }
-    Ok(bundle)
+}
+
+/// What scenario and seed make of the plan with this build.
+fn made_anew(about: &About, library: &Library) -> Result<Plan> {
+    let named = about.file.as_ref().map_or_else(|| about.scenario.clone(), |file| file.display().to_string());
+    let scenario = library.find(&named)?;
+    let mode = if about.swarm { Mode::Swarm } else { Mode::Story };
+    let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, about.seed, mode);
+    Ok(Plan { planted: about.planted.clone(), ..plan })
+}
+
+/// What is the case on one side and not on the other where two runs part, if both can be played again here.
+fn states(left: &Path, right: &Path, place: u64, plants: Plants) {
+    let moment = |folder: &Path| {
+        let bundle = Bundle::read(folder).ok().filter(|bundle| bundle.about.engine == "fabric")?;
+        let mut session = Session::new(&bundle.plan, plants.hooks(&bundle.plan).ok()?).ok()?;
+        (session.outcome().hash == bundle.about.hash).then(|| session.moment(place).ok())?
+    };
+    let (Some(one), Some(other)) = (moment(left), moment(right)) else { return };
+    let found = changes(&one, &other, None);
+    println!("  what is the case at #{place} on the right and not on the left: {} differences", found.len());
+    found.iter().take(DIFFERENCES_TOLD).for_each(|change| println!("         {change}"));
 }
 
 /// Of a bundle's folder, or of a file.
 fn history(path: &Path) -> Result<History> {
     let file = if path.is_dir() { path.join("history.jsonl") } else { path.to_owned() };
-    let opened = std::fs::File::open(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    History::read_lines(std::io::BufReader::new(opened)).with_context(|| file.display().to_string())
+    bundle::history(&file)
 }
 
 fn tell(difference: &Difference, left: &str, right: &str) {

@@ -406,6 +406,11 @@ impl Desk {
         println!("differs {scenario:<26} seed {seed:<6} in {processes}\n{}", indented(&difference));
     }
 
+    /// Whether Ctrl-C was pressed, for whoever looks now and then.
+    pub(crate) fn stop(&self) -> &AtomicBool {
+        &self.stop
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

@@ -1,7 +1,7 @@
 //! Stepping through a run, line by line: typed at a terminal, or read from a pipe.
 
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,7 +10,7 @@ use fusion_history::Ruling;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::aftermath;
+use super::aftermath::Bundled;
 use crate::engines::fabric::hosts;
 use crate::library::Library;
 use crate::plan::{Mode, Plan};
@@ -26,6 +26,9 @@ pub(crate) struct Arguments {
     /// The folder of a bundle: what a failed run leaves
     #[arg(required_unless_present = "scenario", conflicts_with = "scenario")]
     bundle: Option<PathBuf>,
+    /// Makes the bundle's plan anew from its scenario and seed
+    #[arg(long, requires = "bundle")]
+    anew: bool,
     /// A scenario instead, by name or file
     #[arg(long, value_name = "NAME")]
     scenario: Option<String>,
@@ -62,7 +65,8 @@ pub(crate) fn step(arguments: &Arguments, library: &Library, json: bool, plants:
 impl Arguments {
     fn plan(&self, library: &Library) -> Result<Plan> {
         let Some(scenario) = &self.scenario else {
-            return Ok(aftermath::opened(self.bundle.as_deref().unwrap_or(Path::new(".")))?.plan);
+            let bundle = self.bundle.clone().unwrap_or_default();
+            return Ok(Bundled { bundle, anew: self.anew }.open(library)?.plan);
         };
         let scenario = library.find(scenario)?;
         let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
