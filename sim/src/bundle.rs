@@ -13,7 +13,7 @@ use std::io::{BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use fusion_history::History;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,11 @@ const FORMAT: &str = "fusion-bundle-2";
 const FILE_MAX_BYTES: u64 = 64 << 20;
 /// The largest `history.jsonl` that is read, in octets.
 const HISTORY_MAX_BYTES: u64 = 4 << 30;
+
+/// The largest program that is hashed as a whole, octets; of a larger one, one block of so many.
+const PROGRAM_WHOLE_BYTES: usize = 32 << 20;
+const PROGRAM_BLOCK_BYTES: usize = 4 << 10;
+const PROGRAM_PART: usize = 32;
 
 /// What a failed run left.
 #[derive(Debug)]
@@ -119,9 +124,9 @@ impl Bundle {
             }
             Ok(Self { about: about.clone(), plan, history })
         };
-        whole().with_context(|| match about.other_build() {
-            Some(other) => format!("another build: {other}; {}", about.anew(folder)),
-            None => format!("this bundle cannot be used; {}", about.anew(folder)),
+        whole().map_err(|wrong| match about.other_build() {
+            Some(other) => anyhow!("{wrong:#}\n  another build: {other}\n  {}", about.anew(folder)),
+            None => anyhow!("{wrong:#}\n  {}", about.anew(folder)),
         })
     }
 }
@@ -165,7 +170,7 @@ impl About {
         }
         plan.check().map_err(|flaw| {
             let offset = text.find(&format!("\"{}\"", flaw.needle)).unwrap_or_default();
-            anyhow::anyhow!("{}: {flaw}", place(&path, &text, offset))
+            anyhow!("{}: {flaw}", place(&path, &text, offset))
         })?;
         if hex(text.as_bytes()) != self.plan {
             bail!("{} was changed since it was written", path.display());
@@ -224,9 +229,19 @@ fn build() -> String {
     static BUILD: OnceLock<String> = OnceLock::new();
     let made = || {
         let file = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
-        format!("{}+{}", env!("CARGO_PKG_VERSION"), &hex(&file)[..12])
+        format!("{}+{}", env!("CARGO_PKG_VERSION"), &hash_of_program(&file)[..12])
     };
     BUILD.get_or_init(made).clone()
+}
+
+/// Of a program with everything that debuggers need, which takes long to hash, a part is enough: whatever is
+/// compiled anew moves what comes after it.
+fn hash_of_program(file: &[u8]) -> String {
+    let every = if file.len() > PROGRAM_WHOLE_BYTES { PROGRAM_PART } else { 1 };
+    let mut hash = Sha256::new();
+    hash.update((file.len() as u64).to_be_bytes());
+    file.chunks(PROGRAM_BLOCK_BYTES).step_by(every).for_each(|block| hash.update(block));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hash of the lock file that this program was built with.
@@ -260,11 +275,12 @@ fn bounded(path: &Path, size: u64, most: u64) -> Result<()> {
 fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         let lines = text.split_inclusive('\n').take(error.line().saturating_sub(1));
-        let offset = lines.map(str::len).sum::<usize>() + error.column().saturating_sub(1);
+        let column = error.column().saturating_sub(1);
+        let offset = if error.is_eof() { text.len() } else { lines.map(str::len).sum::<usize>() + column };
         let told = error.to_string();
         // The place is told in front.
         let told = told.rsplit_once(" at line ").map_or(told.as_str(), |(told, _)| told);
-        anyhow::anyhow!("{}: {told}", place(path, text, offset))
+        anyhow!("{}: {told}", place(path, text, offset))
     })
 }
 

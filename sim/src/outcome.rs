@@ -62,6 +62,9 @@ pub struct Line<'a> {
     violations: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<&'a str>,
+    /// The command that plays it again, where it is not as it must be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reproduce: Option<String>,
 }
 
 /// Plays a plan on fabric and judges it.
@@ -139,6 +142,7 @@ impl Outcome {
             hash: &self.hash,
             violations: violations.map(|violation| violation.fingerprint.as_str()).collect(),
             failure: self.failure.as_deref(),
+            reproduce: (self.ruling != Ruling::Holds).then(|| self.reproduce()),
         }
     }
 

@@ -254,7 +254,7 @@ fn a_bundle_of_another_build_says_so_and_is_made_anew_when_asked() {
     let replayed = sim(&["replay"], &folder);
     let said = String::from_utf8(replayed.stderr).unwrap();
     assert!(
-        said.contains("another build: made by 9.9.9-") && said.contains("--anew makes it anew"),
+        said.contains("another build: made by 9.9.9-") && said.contains("`replay --anew` makes it anew"),
         "{said}"
     );
     assert!(String::from_utf8(replayed.stdout).unwrap().contains("the same history, event by event"));

@@ -153,11 +153,7 @@ impl Bundled {
                 Opened { plan: made_anew(&about, library)?, about, history: None }
             }
             false => {
-                let Bundle { about, plan, history } = Bundle::read(&self.bundle)?;
-                if let Some(other) = about.other_build() {
-                    eprintln!("another build: {other}");
-                    eprintln!("its plan is played as it is; --anew makes it anew from scenario and seed");
-                }
+                let Bundle { about, plan, history } = opened(&self.bundle)?;
                 Opened { about, plan, history: Some(history) }
             }
         };
@@ -165,6 +161,16 @@ impl Bundled {
         ensure!(engine == "fabric", "the bundle was made on {engine}; it is played there by: {reproduce}");
         Ok(opened)
     }
+}
+
+/// A bundle as it is; says so when another build made it.
+pub(super) fn opened(folder: &Path) -> Result<Bundle> {
+    let bundle = Bundle::read(folder)?;
+    if let Some(other) = bundle.about.other_build() {
+        eprintln!("another build: {other}");
+        eprintln!("its plan is taken as it is; `replay --anew` makes it anew from scenario and seed");
+    }
+    Ok(bundle)
 }
 
 /// What scenario and seed make of the plan with this build.

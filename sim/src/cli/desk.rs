@@ -216,6 +216,9 @@ impl Desk {
     pub(crate) fn one(&self, outcome: &Outcome) {
         if self.json {
             println!("{}", serde_json::to_string(&outcome.line()).unwrap_or_default());
+            if outcome.ruling != Ruling::Holds {
+                self.keep(outcome);
+            }
             return;
         }
         println!(
@@ -230,6 +233,7 @@ impl Desk {
         );
         if outcome.ruling != Ruling::Holds {
             print!("{}", indented(&outcome.explain()));
+            eprintln!("  again: {}", outcome.reproduce());
             self.keep(outcome);
         }
     }

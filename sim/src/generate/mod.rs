@@ -66,6 +66,7 @@ impl Generated {
         let (topology, steps) = script.end();
         Scenario {
             name: self.to_string(),
+            file: None,
             title: format!(
                 "Generated from seed {}: {} clusters, {} people, {} steps",
                 self.seed,
