@@ -169,7 +169,7 @@ enum Command {
     /// What is the case at an event is had by playing the plan again up to there, so `back` is as true as
     /// `next`.
     Step(step::Arguments),
-    /// Shows a run: as text in columns, as a sequence diagram, as a page
+    /// Shows a run: as text in columns, as a sequence diagram, as a page, as packets
     Show(show::Show),
     /// Shows the first event in which two histories differ; exit code 0 when they are equal
     Diff {

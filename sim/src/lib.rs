@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod bundle;
+pub mod capture;
 #[cfg(not(madsim))]
 pub mod cli;
 #[cfg(not(madsim))]

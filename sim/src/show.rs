@@ -8,6 +8,7 @@
 //! | `pick` | which part of a run is shown |
 //! | `columns` | text, a column for each host |
 //! | `mermaid` | a sequence diagram, for documentation |
+//! | `pcapng` | packets, for an analyser |
 //!
 //! Not here: how a run came about. What is shown was read from its history.
 
@@ -16,6 +17,7 @@ mod faults;
 mod lanes;
 pub mod mermaid;
 mod names;
+pub mod pcapng;
 pub mod pick;
 
 use fusion_history::{Body, Call, Event, EventId, History, Outcome, Ruling, Verdict, Violation};

@@ -5,14 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use fusion_history::{Body, Event, EventId, History};
+use fusion_history::{Body, Event, EventId, History, Ruling};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::show::{Arrow, Band, Kind, Lane, Lanes, Run, area, bands, is_drawn};
+use crate::show::columns::words;
+use crate::show::{Arrow, Band, Kind, Lane, Lanes, Names, Run, area, bands, is_drawn};
 
 const PAGE: &str = include_str!("timeline/page.html");
-/// How many characters of an object's name are shown.
-const OBJECT_NAME_CHARS: usize = 28;
+/// How many characters are said beside a dot.
+const LABEL_CHARS: usize = 80;
 /// How many characters of the history's hash are shown.
 const HASH_CHARS: usize = 16;
 /// How many characters of an event's body the page carries.
@@ -39,6 +41,8 @@ struct Data {
     objects: Vec<Object>,
     phases: Vec<Mark>,
     violations: Vec<Wrong>,
+    requirements: Vec<Requirement>,
+    failure: Option<String>,
 }
 
 /// An event; `lane` is -1 for one of no host.
@@ -50,7 +54,9 @@ struct Shown {
     kind: Kind,
     area: &'static str,
     text: String,
-    body: String,
+    /// The same in a few words, for beside its dot.
+    label: String,
+    body: Value,
 }
 
 /// A message: it leaves one lane and arrives at another with an event.
@@ -66,6 +72,7 @@ struct Message {
 #[derive(Serialize)]
 struct Object {
     name: String,
+    title: String,
     states: Vec<Stated>,
 }
 
@@ -81,6 +88,13 @@ struct Mark {
     name: String,
 }
 
+/// A requirement that was judged, so that the page can be narrowed to it.
+#[derive(Serialize)]
+struct Requirement {
+    id: String,
+    ruling: String,
+}
+
 #[derive(Serialize)]
 struct Wrong {
     requirement: String,
@@ -92,6 +106,7 @@ impl Data {
     fn of(run: Run<'_>) -> Self {
         let history = run.history;
         let lanes = Lanes::of(history);
+        let names = Names::of(history, &lanes);
         let end = history.events().last().map_or(0, |event| event.at_us);
         let drawn = || history.events().iter().filter(|event| is_drawn(event));
         Self {
@@ -103,27 +118,33 @@ impl Data {
                 end as f64 / 1e6,
                 &history.hash()[..HASH_CHARS]
             ),
-            events: drawn().map(|event| shown(event, &lanes, history)).collect(),
+            events: drawn().map(|event| shown(event, &lanes, &names, history)).collect(),
             arrows: drawn().filter_map(|event| message(event, &lanes, history)).collect(),
             faults: bands(history, lanes.all()),
-            objects: objects(history),
+            objects: objects(history, &names),
             phases: phases(history),
-            violations: violations(run),
+            violations: violations(run, &names),
+            requirements: requirements(run),
+            failure: run.failure.map(str::to_owned),
             lanes: lanes.all().to_vec(),
         }
     }
 }
 
-fn shown(event: &Event, lanes: &Lanes<'_>, history: &History) -> Shown {
-    let body = serde_json::to_string_pretty(&event.body).unwrap_or_default();
+fn shown(event: &Event, lanes: &Lanes<'_>, names: &Names, history: &History) -> Shown {
+    let body = serde_json::to_value(&event.body).unwrap_or_default();
+    let long = body.to_string();
+    let is_long = long.len() > BODY_MAX_CHARS;
+    let label: String = names.shorten(&words(event)).chars().take(LABEL_CHARS).collect();
     Shown {
         id: event.id.0,
         at: event.at_us,
         lane: lanes.at(&event.host).and_then(|lane| i64::try_from(lane).ok()).unwrap_or(-1),
         kind: Kind::of(&event.body),
         area: area(event, history),
-        text: event.to_string(),
-        body: body.chars().take(BODY_MAX_CHARS).collect(),
+        text: event.to_string().chars().take(BODY_MAX_CHARS).collect(),
+        label,
+        body: if is_long { long.chars().take(BODY_MAX_CHARS).collect::<String>().into() } else { body },
     }
 }
 
@@ -132,21 +153,20 @@ fn message(event: &Event, lanes: &Lanes<'_>, history: &History) -> Option<Messag
     Some(Message { event: event.id.0, arrow, kind: Kind::of(&event.body) })
 }
 
-fn objects(history: &History) -> Vec<Object> {
+/// By what they are of, so that a conversation, its slots and its locus stand together.
+fn objects(history: &History, names: &Names) -> Vec<Object> {
     let mut objects: BTreeMap<(&str, &str, &str), Vec<Stated>> = BTreeMap::new();
     for event in history.events() {
         let Body::State { concept, subject, state, .. } = &event.body else { continue };
         if matches!(concept.as_str(), "conversation" | "locus" | "slot") {
-            let states = objects.entry((concept, subject, &event.host)).or_default();
+            let states = objects.entry((subject, concept, &event.host)).or_default();
             states.push(Stated { at: event.at_us, state: state.clone() });
         }
     }
-    let named = |((concept, subject, host), states): ((&str, &str, &str), Vec<Stated>)| {
-        // Of a URL what tells it from others: the path after the service.
-        let short = subject.rsplit_once("/v1/").map_or(subject, |(_, path)| path);
-        let short = short.strip_prefix("conversations/").unwrap_or(short);
-        let short: String = short.chars().take(OBJECT_NAME_CHARS).collect();
-        Object { name: format!("{concept} at {host}: {short}"), states }
+    let named = |((subject, concept, host), states): ((&str, &str, &str), Vec<Stated>)| {
+        let short = names.shorten(subject);
+        let name = if concept == "slot" { format!("slot {short}") } else { short };
+        Object { name, title: format!("{concept} {subject} at {host}"), states }
     };
     objects.into_iter().map(named).collect()
 }
@@ -160,14 +180,27 @@ fn phases(history: &History) -> Vec<Mark> {
     marks.collect()
 }
 
-fn violations(run: Run<'_>) -> Vec<Wrong> {
+fn violations(run: Run<'_>, names: &Names) -> Vec<Wrong> {
     let shown = |id: &&EventId| run.history.event(**id).is_some_and(is_drawn);
     let wrong = run.violations().map(|violation| Wrong {
         requirement: violation.requirement.clone(),
-        statement: violation.statement.clone(),
+        statement: names.shorten(&violation.statement),
         excerpt: violation.excerpt.iter().filter(shown).map(|id| id.0).collect(),
     });
     wrong.collect()
+}
+
+/// Those that had a case.
+fn requirements(run: Run<'_>) -> Vec<Requirement> {
+    let mut found: BTreeMap<&str, Ruling> = BTreeMap::new();
+    for verdict in run.verdicts.iter().filter(|verdict| !verdict.had_no_case()) {
+        for id in &verdict.requirements {
+            let ruling = found.entry(id).or_insert(verdict.ruling);
+            *ruling = verdict.ruling.max(*ruling);
+        }
+    }
+    let shown = |(id, ruling): (&str, Ruling)| Requirement { id: id.to_owned(), ruling: ruling.to_string() };
+    found.into_iter().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -185,7 +218,7 @@ mod tests {
         for host in ["provider", "a", "b", "alice/phone", "bob/phone"] {
             assert!(data.lanes.iter().any(|lane| lane.host == host), "{host}");
         }
-        let slots = data.objects.iter().filter(|object| object.name.starts_with("slot at"));
+        let slots = data.objects.iter().filter(|object| object.name.starts_with("slot "));
         assert!(slots.count() >= 2);
         assert!(data.arrows.iter().all(|arrow| arrow.arrow.from != arrow.arrow.to));
     }

@@ -1,21 +1,24 @@
 //! `show`: a run as a picture, in one of several forms.
 
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anstream::{eprintln, println};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use fusion_history::{Ruling, Verdict, judge_all, ruling_of};
 
 use super::aftermath;
 use crate::bundle::Bundle;
-use crate::engines::fabric::{Options, hosts};
+use crate::engines::fabric::{Options, captured, hosts};
 use crate::library::Library;
 use crate::outcome::{Outcome, judged};
 use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
 use crate::show::columns::columns;
 use crate::show::mermaid::mermaid;
+use crate::show::pcapng::Selection;
 use crate::show::pick::{Edge, Pick};
 use crate::show::{Run, lines};
 use crate::timeline;
@@ -69,6 +72,8 @@ enum Form {
     Mermaid,
     /// The timeline: a page for a browser
     Timeline,
+    /// Packets, for Wireshark: HTTP, WebSockets and media as they left their hosts, also those that were lost
+    Pcapng,
 }
 
 /// Where a run comes from.
@@ -79,9 +84,24 @@ enum Source {
 
 /// Shows a run.
 pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) -> Result<Ruling> {
-    let source = asked.source(library, plants)?;
-    let run = source.run();
+    let kept = asked.bundle.as_deref().map(aftermath::opened).transpose()?;
     let pick = Pick { from: asked.from, until: asked.until, about: asked.about.clone() };
+    if asked.form == Form::Pcapng {
+        let plan = asked.plan(kept.as_ref(), library)?;
+        return packets(asked, &plan, kept.as_ref(), &pick, json, plants);
+    }
+    let source = match kept {
+        Some(bundle) => {
+            let verdicts = judge_all(&bundle.history);
+            Source::Kept(Box::new(bundle), verdicts)
+        }
+        None => {
+            let plan = asked.plan(None, library)?;
+            let options = Options { hooks: plants.hooks(&plan)?, ..Options::default() };
+            Source::Played(Box::new(judged(&plan, &options)))
+        }
+    };
+    let run = source.run();
     let text = match asked.form {
         Form::Columns if json => {
             let lines = lines(run, &pick)?;
@@ -90,7 +110,7 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
         }
         Form::Columns => columns(run, &pick, asked.width())?,
         Form::Mermaid => mermaid(run, &pick)?,
-        Form::Timeline => timeline::page(run),
+        Form::Timeline | Form::Pcapng => timeline::page(run),
     };
     match &asked.output {
         Some(file) => written(file, &anstream::adapter::strip_str(&text).to_string())?,
@@ -99,19 +119,58 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
     Ok(Ruling::Holds)
 }
 
+/// Plays the run once more, for its packets are kept only when they are asked for.
+fn packets(
+    asked: &Show,
+    plan: &Plan,
+    kept: Option<&Bundle>,
+    pick: &Pick,
+    json: bool,
+    plants: Plants,
+) -> Result<Ruling> {
+    let Some(path) = &asked.output else {
+        bail!("packets are no text: name the file they go to with --output FILE");
+    };
+    let (run, capture) = captured(plan, &Options { hooks: plants.hooks(plan)?, ..Options::default() });
+    if kept.is_some_and(|bundle| bundle.about.hash != run.history.hash()) {
+        eprintln!("another history than the bundle's: these are the packets of the plan as it is played now");
+    }
+    let selection = Selection::of(&capture, &run.history, pick)?;
+    let cannot = || format!("cannot write {}", path.display());
+    let mut to = BufWriter::new(File::create(path).with_context(cannot)?);
+    let title = format!("{}, seed {}", plan.scenario, plan.seed);
+    let done = selection.write(&mut to, &title).with_context(cannot)?;
+    to.flush().with_context(cannot)?;
+    if json {
+        println!("{}", serde_json::to_string(&done)?);
+        return Ok(Ruling::Holds);
+    }
+    println!(
+        "{} packets of {} hosts, {} of them lost, in {}",
+        done.packets,
+        done.hosts,
+        done.lost,
+        path.display()
+    );
+    if done.beyond > 0 {
+        println!(
+            "{} more were not kept: --from and --until do not change that, a shorter run does",
+            done.beyond
+        );
+    }
+    println!("RTP is recognised by: tshark -r {} -d udp.port==5004,rtp", path.display());
+    Ok(Ruling::Holds)
+}
+
 impl Show {
-    fn source(&self, library: &Library, plants: Plants) -> Result<Source> {
-        if let Some(folder) = &self.bundle {
-            let bundle = aftermath::opened(folder)?;
-            let verdicts = judge_all(&bundle.history);
-            return Ok(Source::Kept(Box::new(bundle), verdicts));
+    fn plan(&self, kept: Option<&Bundle>, library: &Library) -> Result<Plan> {
+        if let Some(bundle) = kept {
+            return Ok(bundle.plan.clone());
         }
         let scenario = library.find(self.scenario.as_deref().unwrap_or_default())?;
         let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
         let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, mode);
-        let plan = Plan { planted: self.plant.clone(), ..plan };
-        let options = Options { hooks: plants.hooks(&plan)?, ..Options::default() };
-        Ok(Source::Played(Box::new(judged(&plan, &options))))
+        Ok(Plan { planted: self.plant.clone(), ..plan })
     }
 
     fn width(&self) -> usize {

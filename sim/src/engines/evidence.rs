@@ -16,6 +16,7 @@ use fusion_runtime::probe::{Level, StateChange};
 use fusion_runtime::{Clock, Probe};
 use serde_json::Value;
 
+use crate::capture::Capture;
 use crate::play::PlayError;
 
 /// Events that a run may have before it counts as one that spins.
@@ -31,6 +32,8 @@ pub struct Evidence {
     logs: BTreeMap<String, Mutex<Vec<u8>>>,
     /// Whether packets go into the history, too.
     pub(super) wire: bool,
+    /// Every packet, where a capture is asked for.
+    pub(super) capture: Option<Mutex<Capture>>,
     /// Whether a host of the provider plane was told more than is kept.
     overflowed: AtomicBool,
 }
@@ -54,8 +57,14 @@ impl Evidence {
             provider: provider.map(|host| (host.name.clone(), Mutex::default())).collect(),
             logs: others.map(|host| (host.name.clone(), Mutex::default())).collect(),
             wire,
+            capture: None,
             overflowed: AtomicBool::new(false),
         }
+    }
+
+    /// The same, and every packet is kept besides.
+    pub(super) fn capturing(self) -> Self {
+        Self { capture: Some(Mutex::default()), ..self }
     }
 
     /// Of machines that nobody observes.
@@ -65,6 +74,7 @@ impl Evidence {
             provider: BTreeMap::new(),
             logs: BTreeMap::new(),
             wire: false,
+            capture: None,
             overflowed: AtomicBool::new(false),
         }
     }

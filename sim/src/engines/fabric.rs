@@ -22,8 +22,9 @@ use futures_util::future::abortable;
 use serde_json::Value;
 
 use super::evidence::{Evidence, MachineProbe, legs_of, lock, signed_by};
+use crate::capture::Capture;
 use crate::fabric::{
-    Fault, FaultCount, FaultId, Inspection, LinkProfile, Observer, Overrun, Place, Protocol, WireEvent,
+    Fault, FaultCount, FaultId, Frame, Inspection, LinkProfile, Observer, Overrun, Place, Protocol, WireEvent,
     WireKind, World, WorldOptions,
 };
 use crate::plan::Plan;
@@ -70,9 +71,25 @@ pub struct Stopped {
 /// Plays `plan` in a world of its own.
 #[must_use]
 pub fn run(plan: &Plan, options: &Options) -> Run {
-    let stage = match stage_of(plan, options) {
+    observed(plan, options, |evidence| evidence).0
+}
+
+/// Plays `plan` as [`run`] does, and keeps every packet.
+#[must_use]
+pub fn captured(plan: &Plan, options: &Options) -> (Run, Capture) {
+    let (run, evidence) = observed(plan, options, Evidence::capturing);
+    let kept = evidence.as_ref().and_then(|evidence| evidence.capture.as_ref());
+    (run, kept.map(|kept| std::mem::take(&mut *lock(kept))).unwrap_or_default())
+}
+
+fn observed(
+    plan: &Plan,
+    options: &Options,
+    prepared: fn(Evidence) -> Evidence,
+) -> (Run, Option<Arc<Evidence>>) {
+    let stage = match stage_of(plan, options, prepared) {
         Ok(stage) => stage,
-        Err(error) => return Run::failed(error.to_string()),
+        Err(error) => return (Run::failed(error.to_string()), None),
     };
     let (world, evidence) = (&stage.world, &stage.evidence);
     let (effort, budget) = (world.effort(), plan.budget.events);
@@ -86,12 +103,13 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
         Ok(played) => evidence.failure(played, world.panics()),
         Err(spin) => Some(spin.to_string()),
     };
-    Run {
+    let run = Run {
         history: evidence.recorder().clone().finish(),
         faults: world.fault_counts(),
         simulated_us: world.now_us(),
         failure,
-    }
+    };
+    (run, Some(evidence.clone()))
 }
 
 /// Plays `plan` until just after `event`, in a world of its own, and looks into it there. What happens up
@@ -101,7 +119,7 @@ pub fn run(plan: &Plan, options: &Options) -> Run {
 /// When such a federation cannot exist, or the run ends before the event.
 pub fn stopped_at(plan: &Plan, hooks: &Hooks, event: EventId) -> Result<Stopped, String> {
     let options = Options { hooks: hooks.clone(), wire: false };
-    let stage = Arc::new(stage_of(plan, &options).map_err(|error| error.to_string())?);
+    let stage = Arc::new(stage_of(plan, &options, |evidence| evidence).map_err(|error| error.to_string())?);
     let (playing, halt) = abortable(stage.perform(plan));
     let (found, looking) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Some(stage.clone()))));
     let (find, look) = (found.clone(), looking.clone());
@@ -122,10 +140,14 @@ pub fn stopped_at(plan: &Plan, hooks: &Hooks, event: EventId) -> Result<Stopped,
 }
 
 /// The stage of a plan, in a world of its own.
-fn stage_of(plan: &Plan, options: &Options) -> Result<FabricStage, TopologyError> {
+fn stage_of(
+    plan: &Plan,
+    options: &Options,
+    prepared: fn(Evidence) -> Evidence,
+) -> Result<FabricStage, TopologyError> {
     let entropy = Entropy::from_u64(plan.seed).stream("federation");
     let federation = assemble(&plan.topology, Addressing::Simulated, &entropy)?;
-    let evidence = Arc::new(Evidence::new(&federation, options.wire));
+    let evidence = Arc::new(prepared(Evidence::new(&federation, options.wire)));
     let limits = plan.budget.limits(plan);
     let world_options = WorldOptions { explore_order: plan.hesitation, limits, ..WorldOptions::default() };
     let world = World::with(plan.seed, world_options, evidence.clone());
@@ -371,6 +393,22 @@ impl Observer for Evidence {
             bytes: event.len as u64,
         };
         self.recorder().record(Duration::from_micros(event.at_us), "network", None, body);
+    }
+
+    fn watches_frames(&self) -> bool {
+        self.capture.is_some()
+    }
+
+    fn frame(&self, frame: &Frame<'_>) {
+        if let Some(capture) = &self.capture {
+            lock(capture).take(frame);
+        }
+    }
+
+    fn frame_lost(&self, frame: &Frame<'_>) {
+        if let Some(capture) = &self.capture {
+            lock(capture).mark_lost(frame);
+        }
     }
 
     fn watches_bytes(&self, host: &str) -> bool {

@@ -14,7 +14,7 @@ use self::faults::{Bad, LinkFaults};
 pub use self::profile::{Jitter, LinkProfile};
 use super::fault::{FaultId, Place};
 use super::host::HostId;
-use super::observe::{Endpoint, Protocol, Reason, WireEvent, WireKind};
+use super::observe::{Cargo, Endpoint, Fate, Frame, Protocol, Reason, WireEvent, WireKind};
 use super::world::State;
 
 /// What a header adds to a payload on the line, bytes: IP and TCP without options.
@@ -144,14 +144,45 @@ impl State {
         }
     }
 
+    /// Shows the observer a packet as it leaves its machine. Only when somebody looks.
+    pub(super) fn frame(&self, packet: &Packet, cargo: Cargo<'_>, transit: &Transit) {
+        self.observer.frame(&self.as_frame(packet, cargo, transit));
+    }
+
+    /// Shows the observer that a frame shown before was lost at its destination. Only when somebody looks.
+    pub(super) fn frame_lost(&self, packet: &Packet, cargo: Cargo<'_>, transit: &Transit) {
+        self.observer.frame_lost(&self.as_frame(packet, cargo, transit));
+    }
+
+    fn as_frame<'a>(&self, packet: &Packet, cargo: Cargo<'a>, transit: &Transit) -> Frame<'a> {
+        let fate = match *transit {
+            Transit::Dropped(reason) => Fate::Lost(reason),
+            Transit::Arrives { at_us, again_at_us, flipped, .. } => {
+                Fate::Arrives { at_us, twice: again_at_us.is_some(), corrupted: flipped.is_some() }
+            }
+        };
+        let (at_us, connection) = (self.now_us(), packet.connection);
+        Frame {
+            at_us,
+            from: self.endpoint(packet.from),
+            to: self.endpoint(packet.to),
+            connection,
+            cargo,
+            fate,
+        }
+    }
+
+    fn endpoint(&self, (host, address): (HostId, SocketAddr)) -> Endpoint {
+        Endpoint { host: self.host(host).name.clone(), address }
+    }
+
     fn wire_event(&self, packet: &Packet, kind: WireKind) -> WireEvent {
-        let endpoint = |(host, address)| Endpoint { host: self.host(host).name.clone(), address };
         WireEvent {
             at_us: self.now_us(),
             kind,
             protocol: packet.protocol,
-            from: endpoint(packet.from),
-            to: endpoint(packet.to),
+            from: self.endpoint(packet.from),
+            to: self.endpoint(packet.to),
             connection: packet.connection,
             len: packet.len,
         }

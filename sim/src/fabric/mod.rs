@@ -83,7 +83,8 @@ pub use host::HostBuilder;
 pub use inspect::{InFlight, Inspection, MachineState};
 pub use link::{Jitter, LinkProfile};
 pub use observe::{
-    Endpoint, FaultEvent, FaultPhase, Observer, Protocol, Reason, WireCounts, WireEvent, WireKind,
+    Cargo, Endpoint, Fate, FaultEvent, FaultPhase, Frame, Observer, Protocol, Reason, TcpSign, WireCounts,
+    WireEvent, WireKind,
 };
 pub use tcp::{ConnectionState, PipeState, TcpOptions};
 pub use udp::UdpOptions;

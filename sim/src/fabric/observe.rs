@@ -29,6 +29,21 @@ pub trait Observer: Send + Sync + 'static {
         let _ = event;
     }
 
+    /// Whether [`Observer::frame`] is looked at; when not, nothing is gathered for it. Asked once.
+    fn watches_frames(&self) -> bool {
+        false
+    }
+
+    /// A packet left its machine, acknowledgements included.
+    fn frame(&self, frame: &Frame<'_>) {
+        let _ = frame;
+    }
+
+    /// A frame that was shown as arriving was lost at its destination after all.
+    fn frame_lost(&self, frame: &Frame<'_>) {
+        let _ = frame;
+    }
+
     /// Whether [`Observer::bytes`] wants what arrives at this host. Asked once per host.
     fn watches_bytes(&self, host: &str) -> bool {
         let _ = host;
@@ -78,6 +93,74 @@ pub struct WireEvent {
     pub connection: u64,
     /// Bytes of payload, without headers.
     pub len: usize,
+}
+
+/// A packet as it leaves its machine, with everything that is in it.
+#[derive(Clone, Debug)]
+pub struct Frame<'a> {
+    /// Virtual microseconds since the world began.
+    pub at_us: u64,
+    /// The sender.
+    pub from: Endpoint,
+    /// The receiver.
+    pub to: Endpoint,
+    /// The connection's number, from 1; 0 for datagrams.
+    pub connection: u64,
+    /// What is in it.
+    pub cargo: Cargo<'a>,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What is in a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cargo<'a> {
+    /// A datagram.
+    Udp(&'a [u8]),
+    /// A segment of a connection.
+    Tcp {
+        /// What it says of the connection.
+        sign: TcpSign,
+        /// Where in the sender's stream it stands, from 0; the end of the stream counts as one byte.
+        at: u64,
+        /// Up to where the sender has received the other's stream.
+        received: u64,
+        /// For how many bytes more it has room.
+        window: u64,
+        /// A piece of the stream.
+        bytes: &'a [u8],
+        /// Whether the stream ends with it.
+        last: bool,
+    },
+}
+
+/// What a segment says of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcpSign {
+    /// A request to open it.
+    Request,
+    /// The consent.
+    Consent,
+    /// It is refused, or broken off.
+    Reset,
+    /// It goes on: a piece of the stream, an acknowledgement, or both.
+    Goes,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It arrives.
+    Arrives {
+        /// When, virtual microseconds.
+        at_us: u64,
+        /// Whether it arrives once more.
+        twice: bool,
+        /// Whether it arrives with flipped bits.
+        corrupted: bool,
+    },
+    /// It is lost.
+    Lost(Reason),
 }
 
 /// What happened on the wire.

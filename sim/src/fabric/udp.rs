@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::host::{HostId, Incarnation, Life};
 use super::link::{Packet, Transit, Turn};
-use super::observe::{Protocol, Reason, WireKind};
+use super::observe::{Cargo, Protocol, Reason, WireKind};
 use super::world::{Event, Shared, State};
 
 /// The longest datagram, bytes: what IPv4 and UDP headers leave of 65,535.
@@ -81,6 +81,9 @@ impl State {
         }
         if let Err(reason) = queued {
             self.counts.datagrams_overflowed += u64::from(reason == Reason::Socket);
+            if self.watches_frames {
+                self.frame_lost(packet, Cargo::Udp(bytes), &Transit::Dropped(reason));
+            }
             return self.observe(packet, WireKind::Dropped(reason));
         }
         if let Some(turn) = turn {
@@ -128,8 +131,11 @@ impl State {
             connection: 0,
             len: bytes.len(),
         };
-        let Transit::Arrives { at_us, again_at_us, turn, flipped } = self.launch(&packet, WireKind::Sent)
-        else {
+        let transit = self.launch(&packet, WireKind::Sent);
+        if self.watches_frames {
+            self.frame(&packet, Cargo::Udp(bytes), &transit);
+        }
+        let Transit::Arrives { at_us, again_at_us, turn, flipped } = transit else {
             return Ok(());
         };
         let mut bytes = Bytes::copy_from_slice(bytes);

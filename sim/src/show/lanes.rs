@@ -86,6 +86,13 @@ impl<'h> Lanes<'h> {
         &self.lanes
     }
 
+    /// The lanes that a word names: a host, the hosts of a cluster, the devices of a user.
+    pub(crate) fn named(&self, word: &str) -> impl Iterator<Item = (usize, &Lane)> {
+        let is_it =
+            move |lane: &Lane| lane.host == word || lane.cluster == word || user_of(&lane.host) == word;
+        self.lanes.iter().enumerate().filter(move |(_, lane)| is_it(lane))
+    }
+
     /// The lane of an event's host; `None` for the engine's own events.
     pub(crate) fn at(&self, host: &str) -> Option<usize> {
         self.lane.get(host).copied()
@@ -144,11 +151,11 @@ impl<'h> Lanes<'h> {
 
     /// The lane of the cluster that a call goes to: the one it names, or the user's own.
     fn asked(&self, host: &str, call: &Call) -> Option<usize> {
-        let named = serde_json::to_value(call).ok().and_then(|call| self.named(&call));
+        let named = serde_json::to_value(call).ok().and_then(|call| self.addressee(&call));
         named.or_else(|| self.home_of(host))
     }
 
-    fn named(&self, call: &Value) -> Option<usize> {
+    fn addressee(&self, call: &Value) -> Option<usize> {
         let members = call.as_object()?;
         let cluster = ["cluster", "via", "at"].iter().find_map(|name| members.get(*name)?.as_str());
         let located = || members.values().filter_map(Value::as_str).find_map(|text| self.locate(text));

@@ -45,6 +45,12 @@ pub enum Unshown {
         /// Some of the conversations.
         objects: String,
     },
+    /// Packets are picked by hosts.
+    #[error("`{word}` is no host of this run: packets are picked by hosts and by time")]
+    NoHost {
+        /// The word.
+        word: String,
+    },
     /// Nothing is left.
     #[error("nothing is left to show: the run has {events} events and lasts {last_s:.3} s")]
     Nothing {
@@ -158,11 +164,7 @@ fn subject(word: &str, run: Run<'_>, lanes: &Lanes<'_>, names: &Names) -> Result
     if AREAS.contains(&area.as_str()) {
         return Ok(Subject::Area(word.to_ascii_uppercase()));
     }
-    let belongs = |lane: &super::Lane| {
-        lane.host == word || lane.cluster == word || lane.host.split('/').next() == Some(word)
-    };
-    let all = lanes.all().iter().enumerate();
-    let of_name: BTreeSet<usize> = all.filter(|(_, lane)| belongs(lane)).map(|(at, _)| at).collect();
+    let of_name: BTreeSet<usize> = lanes.named(word).map(|(at, _)| at).collect();
     if !of_name.is_empty() {
         return Ok(Subject::Lanes(of_name));
     }

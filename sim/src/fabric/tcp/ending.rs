@@ -9,7 +9,7 @@ use super::{Connection, Handshake, Hold, Side, Step};
 use crate::fabric::fault::Place;
 use crate::fabric::host::{HostId, Life};
 use crate::fabric::link::Transit;
-use crate::fabric::observe::WireKind;
+use crate::fabric::observe::{TcpSign, WireKind};
 use crate::fabric::world::State;
 
 impl State {
@@ -38,7 +38,9 @@ impl State {
             return;
         }
         let packet = connection.packet(id, to.other(), 0);
-        if let Transit::Arrives { at_us, .. } = self.launch(&packet, WireKind::Sent) {
+        let transit = self.launch(&packet, WireKind::Sent);
+        self.show(&packet, TcpSign::Reset, None, &transit);
+        if let Transit::Arrives { at_us, .. } = transit {
             self.after(id, to.other(), at_us, Step::Reset(to));
         }
     }
@@ -91,6 +93,7 @@ impl State {
         let ids: BTreeSet<u64> = ids.into_iter().map(|(id, _)| id).collect();
         for &id in &ids {
             for side in [Side::Client, Side::Server] {
+                self.show_at_once(id, side.other(), TcpSign::Reset);
                 self.break_off(id, side, io::ErrorKind::ConnectionReset);
             }
             self.reap(id);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use super::{Connection, End, Handshake, Hold, Pipe, Side, Step};
 use crate::fabric::host::{HostId, Life};
 use crate::fabric::link::Transit;
-use crate::fabric::observe::{Reason, WireKind};
+use crate::fabric::observe::{Reason, TcpSign, WireKind};
 use crate::fabric::world::{Event, State};
 
 impl State {
@@ -59,6 +59,7 @@ impl State {
         }
         if self.host(host).life == Life::Off {
             self.observe(&packet, WireKind::Dropped(Reason::HostDown));
+            self.show_lost(&packet, TcpSign::Request, None, Reason::HostDown);
             return self.repeat_later(id);
         }
         self.reached(host);
@@ -67,6 +68,7 @@ impl State {
         {
             self.faults.took_effect(fault);
             self.observe(&packet, WireKind::Dropped(Reason::Backlog));
+            self.show_lost(&packet, TcpSign::Request, None, Reason::Backlog);
             return self.repeat_later(id);
         }
         let backlog_max = self.options.tcp.backlog_max;
@@ -90,6 +92,8 @@ impl State {
         let Some(connection) = self.connections.open.get_mut(&id) else { return };
         connection.establish();
         let host = connection.end(Side::Client).host;
+        // The third step of a real handshake tells nobody here anything: no link carries it.
+        self.show_at_once(id, Side::Client, TcpSign::Goes);
         self.reached(host);
     }
 
@@ -118,7 +122,9 @@ impl State {
     fn request(&mut self, id: u64, kind: WireKind) {
         let Some(connection) = self.connections.open.get(&id) else { return };
         let packet = connection.packet(id, Side::Client, 0);
-        match self.launch(&packet, kind) {
+        let transit = self.launch(&packet, kind);
+        self.show(&packet, TcpSign::Request, None, &transit);
+        match transit {
             Transit::Dropped(_) => self.repeat_later(id),
             Transit::Arrives { at_us, .. } => {
                 self.after(id, Side::Client, at_us, Step::Request);
@@ -130,7 +136,9 @@ impl State {
     fn consent(&mut self, id: u64, kind: WireKind) {
         let Some(connection) = self.connections.open.get(&id) else { return };
         let packet = connection.packet(id, Side::Server, 0);
-        match self.launch(&packet, kind) {
+        let transit = self.launch(&packet, kind);
+        self.show(&packet, TcpSign::Consent, None, &transit);
+        match transit {
             Transit::Dropped(_) => self.repeat_later(id),
             Transit::Arrives { at_us, .. } => {
                 self.after(id, Side::Server, at_us, Step::Consent);
@@ -145,7 +153,9 @@ impl State {
             (connection.packet(id, Side::Client, 0), connection.packet(id, Side::Server, 0));
         self.observe(&asked, WireKind::Dropped(reason));
         self.observe(&asked, WireKind::Refused);
-        match self.launch(&answer, WireKind::Sent) {
+        let transit = self.launch(&answer, WireKind::Sent);
+        self.show(&answer, TcpSign::Reset, None, &transit);
+        match transit {
             Transit::Dropped(_) => self.repeat_later(id),
             Transit::Arrives { at_us, .. } => self.after(id, Side::Server, at_us, Step::Refusal),
         }

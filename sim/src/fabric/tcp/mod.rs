@@ -11,9 +11,11 @@
 //! - A killed process's kernel resets its connections; a machine without power says nothing, and its
 //!   peers find out when they send.
 //!
-//! `handshake` opens, `transfer` moves bytes, `ending` closes and breaks, `stream` is what services see.
+//! `handshake` opens, `transfer` moves bytes, `ending` closes and breaks, `stream` is what services see,
+//! `frame` what an observer of frames is shown.
 
 mod ending;
+mod frame;
 mod handshake;
 mod shown;
 mod stream;

@@ -9,7 +9,7 @@ use tokio::io::ReadBuf;
 use super::{Connection, Hold, Segment, Side, Step, Timer};
 use crate::fabric::host::Life;
 use crate::fabric::link::Transit;
-use crate::fabric::observe::{Reason, WireKind};
+use crate::fabric::observe::{Reason, TcpSign, WireKind};
 use crate::fabric::world::{Event, State};
 
 impl State {
@@ -111,6 +111,7 @@ impl State {
         let (hold, forgotten) = (connection.end(receiver).hold, connection.has_forgotten(receiver));
         if self.host(packet.to.0).life == Life::Off {
             self.observe(&packet, WireKind::Dropped(Reason::HostDown));
+            self.show_lost(&packet, TcpSign::Goes, Some(&segment), Reason::HostDown);
             return self.arm(id, side);
         }
         self.reached(packet.to.0);
@@ -122,6 +123,7 @@ impl State {
         };
         if unwanted {
             self.observe(&packet, WireKind::Dropped(Reason::NoListener));
+            self.show_lost(&packet, TcpSign::Goes, Some(&segment), Reason::NoListener);
             self.tap(&packet, &segment.bytes);
             return self.send_reset(id, side);
         }
@@ -191,7 +193,9 @@ impl State {
             self.faults.took_effect(fault);
             return self.transmit_in_pieces(id, side, segment, most, kind);
         }
-        match self.launch(&packet, kind) {
+        let transit = self.launch(&packet, kind);
+        self.show(&packet, TcpSign::Goes, Some(&segment), &transit);
+        match transit {
             Transit::Dropped(_) => {
                 self.arm(id, side);
                 false
@@ -276,6 +280,7 @@ impl State {
         let packet = connection.packet(id, receiver, 0);
         // Acknowledgements are many and tell nothing new: they are not reported as packets.
         let transit = self.transit(&packet);
+        self.show(&packet, TcpSign::Goes, None, &transit);
         let Some(connection) = self.connections.open.get_mut(&id) else { return };
         let pipe = connection.incoming(receiver);
         let Transit::Arrives { at_us, .. } = transit else {
