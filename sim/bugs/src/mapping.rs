@@ -15,11 +15,13 @@ use fusion_sim::plant::Plant;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::disk::{Clerk, Editing, Forgetful, InSteps, edited, kept_by, writes};
+use crate::disk::{Clerk, Editing, InSteps, edited, kept_by, writes};
 use crate::lock;
 
 /// How old the list is that claims are checked against.
 const LIST_AGE: Duration = Duration::from_secs(1);
+/// How long a look into a second table takes.
+const SECOND_TABLE: Duration = Duration::from_millis(120);
 
 pub(crate) const ARRIVAL_IN_STEPS: Plant = Plant {
     name: "arrival-in-two-commits",
@@ -75,21 +77,6 @@ pub(crate) const EVENTS_LEFT_BEHIND: Plant = Plant {
             never hears of what came before the move",
     held_out: false,
     hooks: || kept_by(|| Editing(|batch| lose_on_the_way(batch, &["device-event", "device-event-id"]))),
-};
-
-pub(crate) const HINT_POINTS_BACK: Plant = Plant {
-    name: "hint-points-back",
-    requirement: "MAP-005",
-    wrong: "asked for a user who has moved away, the old cluster hints at itself, so that whoever follows \
-            the hint goes in a circle",
-    held_out: false,
-    hooks: || {
-        wrap::answers(is_user, |call, answer| {
-            if answer["code"] == Code::WrongCluster.as_str() {
-                answer["clusters"] = json!([call.cluster()]);
-            }
-        })
-    },
 };
 
 pub(crate) const INCARNATION_OF_ADDRESS: Plant = Plant {
@@ -148,15 +135,6 @@ pub(crate) const OUTAGE_REMEMBERED: Plant = Plant {
     },
 };
 
-pub(crate) const RESERVATION_FORGOTTEN: Plant = Plant {
-    name: "reservation-forgotten-at-restart",
-    requirement: "MAP-004",
-    wrong: "that an address is being given an account at a sister is held in memory only: after a restart \
-            in the middle of it both give it one",
-    held_out: false,
-    hooks: || kept_by(|| Forgetful::of(&["place"])),
-};
-
 pub(crate) const SLOTS_LEFT_BEHIND: Plant = Plant {
     name: "slots-left-behind-by-a-move",
     requirement: "CNV-003",
@@ -164,6 +142,25 @@ pub(crate) const SLOTS_LEFT_BEHIND: Plant = Plant {
             friend begins a second conversation",
     held_out: true,
     hooks: || kept_by(|| Editing(|batch| lose_on_the_way(batch, &["slot"]))),
+};
+
+pub(crate) const UNKNOWN_TAKES_LONGER: Plant = Plant {
+    name: "unknown-address-takes-longer",
+    requirement: "MAP-008",
+    wrong: "an address that a user map does not know is looked for in a second table: whoever asks can tell \
+            by the clock, without the answer, who is known",
+    held_out: false,
+    hooks: || {
+        wrap::calls(is_user, |call| {
+            Box::pin(async move {
+                let (code, response) = code_of(call.play().await).await;
+                if code == Some(Code::UserUnknown) {
+                    call.host.clock.sleep(SECOND_TABLE).await;
+                }
+                response
+            })
+        })
+    },
 };
 
 pub(crate) fn makes_a_conversation(method: &Method, path: &str) -> bool {
