@@ -9,14 +9,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::EventId;
+use crate::event::{Body, EventId};
 use crate::facts::Facts;
 use crate::history::History;
 
 /// How many violations one verdict spells out; all are counted.
 pub const VIOLATIONS_KEPT: usize = 20;
-/// How many events one excerpt names.
-const EXCERPT_MAX: usize = 12;
+/// How many events one excerpt names: the first cause, the last effect, and what is nearest to them.
+pub const EXCERPT_MAX: usize = 8;
 
 /// Holds one requirement against a history.
 pub trait Judge: Send + Sync {
@@ -95,7 +95,7 @@ pub struct Violation {
     pub requirement: String,
     /// What happened, in one sentence.
     pub statement: String,
-    /// The events that show it, in order.
+    /// The events that show it, in order, at most [`EXCERPT_MAX`].
     pub excerpt: Vec<EventId>,
     /// Equal for equal bugs whatever the seed: judge, requirement and kind.
     pub fingerprint: String,
@@ -154,6 +154,15 @@ impl Verdict {
 }
 
 impl Violation {
+    /// Whether its excerpt can be followed: neither empty nor too long, and no answer without its question.
+    #[must_use]
+    pub fn explains_itself(&self, history: &History) -> bool {
+        let is_whole = |event: &EventId| {
+            question_of(*event, history).is_none_or(|question| self.excerpt.contains(&question))
+        };
+        (1..=EXCERPT_MAX).contains(&self.excerpt.len()) && self.excerpt.iter().all(is_whole)
+    }
+
     /// The violation with its excerpt, for humans.
     #[must_use]
     pub fn render(&self, history: &History) -> String {
@@ -250,7 +259,7 @@ impl Casebook {
         self.violations.push(Violation {
             requirement: requirement.to_owned(),
             statement,
-            excerpt: ordered.into_iter().take(EXCERPT_MAX).collect(),
+            excerpt: ordered.into_iter().collect(),
             fingerprint: format!("{}/{requirement}/{kind}", self.judge),
         });
     }
@@ -294,13 +303,83 @@ impl Casebook {
     }
 }
 
+/// An answer stands with its question. Of too many events those nearest to the first cause and to the last
+/// effect are kept: the middle says least.
+fn shortest(events: &[EventId], history: &History) -> Vec<EventId> {
+    let from_both_ends = (0..events.len()).map(|at| match at % 2 {
+        0 => events[at / 2],
+        _ => events[events.len() - 1 - at / 2],
+    });
+    let mut kept = BTreeSet::new();
+    for event in from_both_ends {
+        let mut with = kept.clone();
+        with.extend([Some(event), question_of(event, history)].into_iter().flatten());
+        if with.len() <= EXCERPT_MAX {
+            kept = with;
+        }
+    }
+    kept.into_iter().collect()
+}
+
+/// The call that a return answers.
+fn question_of(event: EventId, history: &History) -> Option<EventId> {
+    let event = history.event(event)?;
+    event.cause.filter(|_| matches!(event.body, Body::Return { .. }))
+}
+
 fn judge_facts<J: Judge + ?Sized>(judge: &J, facts: &Facts<'_>) -> Verdict {
     let mut case = Casebook::new(judge);
     let missing: Vec<Evidence> =
         judge.evidence().iter().copied().filter(|evidence| !facts.has(*evidence)).collect();
     if missing.is_empty() {
         judge.hear(facts, &mut case);
+        case.violations.iter_mut().for_each(|it| it.excerpt = shortest(&it.excerpt, facts.history()));
         return case.close(None, facts.history().beyond_budget());
     }
     case.close(Some(WhyUnknown::MissingEvidence { evidence: missing }), 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Story, conversation_url, page, read};
+
+    /// Somebody reads so many times; the ids of all that happened.
+    fn readings(times: u64) -> (Story, Vec<EventId>) {
+        let (mut story, url) = (Story::new(), conversation_url("a", 1));
+        let back = (0..times).map(|_| story.does("alice", read(&url, 0), page(&[])));
+        let events = back.flat_map(|back| [EventId(back.0 - 1), back]).collect();
+        (story, events)
+    }
+
+    #[test]
+    fn an_answer_stands_with_its_question() {
+        let (story, events) = readings(2);
+        assert_eq!(shortest(&[events[1], events[3]], story.told()), events);
+    }
+
+    #[test]
+    fn of_many_events_the_first_cause_and_the_last_effect_are_kept() {
+        let (story, events) = readings(20);
+        let kept = shortest(&events, story.told());
+        assert_eq!(kept, [&events[..4], &events[36..]].concat());
+        assert_eq!(shortest(&events[..EXCERPT_MAX], story.told()), events[..EXCERPT_MAX]);
+    }
+
+    #[test]
+    fn an_excerpt_without_a_question_or_without_anything_explains_nothing() {
+        let (story, events) = readings(1);
+        let explains = |excerpt: &[EventId]| {
+            let violation = Violation {
+                requirement: "CNV-001".to_owned(),
+                statement: String::new(),
+                excerpt: excerpt.to_vec(),
+                fingerprint: String::new(),
+            };
+            violation.explains_itself(story.told())
+        };
+        assert!(explains(&events));
+        assert!(!explains(&[]));
+        assert!(!explains(&events[1..]));
+    }
 }

@@ -4,6 +4,7 @@ mod conservation;
 mod conversation;
 mod durability;
 mod floor;
+mod linear;
 mod locus;
 mod mapping;
 mod media;
@@ -25,6 +26,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(mapping::MovedWhole),
         Box::new(mapping::FoundStaysFound),
         Box::new(mapping::OneOwner),
+        Box::new(mapping::DomainMapInOneOrder),
         Box::new(mapping::WholeSetOfClusters),
         Box::new(mapping::OneOrgAtATime),
         Box::new(mapping::ReplicaOutlivesTheProvider),
@@ -42,6 +44,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(rendezvous::HomesAway),
         Box::new(rendezvous::IndexRepair),
         Box::new(conversation::GaplessOrder),
+        Box::new(conversation::CausalOrder),
         Box::new(conversation::OnePerPair),
         Box::new(conversation::LowerRankWins),
         Box::new(conversation::Convergence),
@@ -50,6 +53,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(locus::OneLocusUrl),
         Box::new(locus::CallingIsJoining),
         Box::new(locus::GlareIsOneCall),
+        Box::new(locus::CallsInOneOrder),
         Box::new(locus::OneActiveCall),
         Box::new(locus::DecidedAtHome),
         Box::new(locus::RingingEnds),
@@ -107,6 +111,8 @@ mod tests {
         "acknowledged-is-kept",
         "packets-are-conserved",
         "index-repair",
+        "causal-order",
+        "calls-in-one-order",
         "prompt-delivery",
         "previews-are-the-homes",
         "homes-away",

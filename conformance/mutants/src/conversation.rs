@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use crate::Mutant;
 use crate::wrap::{self, Call, Verdict, body_of};
 
-pub(crate) use told::{ACTIVITY_NOT_KEPT, BY_LOT, GRANTED_UNSEEN, IMPORTS_REFUSED, LOCALS_ADD};
+pub(crate) use told::{
+    ACTIVITY_NOT_KEPT, BY_LOT, GRANTED_UNSEEN, IMPORTS_REFUSED, LOCALS_ADD, NUMBER_OF_THE_LAST,
+};
 
 /// CNV-002: a create that does not look whether the pair has a conversation.
 pub(crate) const SECOND_ONE_TO_ONE: Mutant = Mutant { name: "second-one-to-one", hooks: forgetful };

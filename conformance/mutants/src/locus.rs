@@ -54,6 +54,21 @@ pub(crate) const TWO_CALLS: Mutant =
 /// LOC-003: a call that begins refuses who calls back at the same moment.
 pub(crate) const GLARE_REFUSED: Mutant = Mutant { name: "glare-refused", hooks: glare_refused };
 
+/// LOC-003: whoever looks at a locus is told of the call after the current one.
+pub(crate) const COUNTED_AHEAD: Mutant = Mutant {
+    name: "calls-counted-ahead",
+    hooks: || {
+        wrap::answers(
+            |method, path| method == Method::GET && path.ends_with("/locus"),
+            |_, locus| {
+                if let Some(instance @ 1..) = number(&locus["instance"]) {
+                    locus["instance"] = (instance + 1).to_string().into();
+                }
+            },
+        )
+    },
+};
+
 /// LOC-003: a join that comes too late begins another call.
 pub(crate) const LATE_JOIN_RINGS: Mutant =
     Mutant { name: "late-join-rings", hooks: || wrap::calls(is_join, |call| Box::pin(anyway(call))) };

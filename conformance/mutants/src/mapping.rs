@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 pub(crate) use kept::{BOTH_WIN, MAP_NOT_KEPT, NEVER_FORGETS, OLD_AS_NEW, PLACE_FOR_ALL};
-pub(crate) use told::{FIRST_CLUSTER_ONLY, FOUND_ONCE, SISTERS_UNKNOWN};
+pub(crate) use told::{CLAIMED_BY_TURNS, FIRST_CLUSTER_ONLY, FOUND_ONCE, SISTERS_UNKNOWN};
 
 use crate::Mutant;
 use crate::wrap::{self, Call, address_in, code_of, json_with, refusal};

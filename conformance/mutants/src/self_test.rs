@@ -309,9 +309,15 @@ impl Sighting {
     fn of_runs(runs: impl Iterator<Item = Played>, judge: &str, fingerprint: &str) -> Self {
         let mut violations = BTreeSet::new();
         let mut failures = BTreeSet::new();
+        let mut unexplained = BTreeSet::new();
         for outcome in runs {
             let seen = outcome.verdicts.iter().flat_map(|verdict| &verdict.violations);
-            violations.extend(seen.map(|violation| violation.fingerprint.clone()));
+            for violation in seen {
+                violations.insert(violation.fingerprint.clone());
+                if !violation.explains_itself(&outcome.history) {
+                    unexplained.insert(format!("{} explains nothing", violation.fingerprint));
+                }
+            }
             failures.extend(outcome.failure);
             if violations.contains(fingerprint) {
                 break;
@@ -322,10 +328,16 @@ impl Sighting {
         let also: BTreeSet<String> =
             others.map(|violation| violation.split('/').next().unwrap_or_default().to_owned()).collect();
         Self {
-            expected: violations.contains(fingerprint),
+            expected: violations.contains(fingerprint) && unexplained.is_empty(),
             seen: match violations.is_empty() && failures.is_empty() {
                 true => "no violation".to_owned(),
-                false => violations.iter().chain(&failures).cloned().collect::<Vec<_>>().join(", "),
+                false => violations
+                    .iter()
+                    .chain(&failures)
+                    .chain(&unexplained)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(", "),
             },
             also: also.into_iter().collect(),
         }

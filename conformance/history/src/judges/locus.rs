@@ -7,6 +7,7 @@ mod glare;
 mod group;
 mod one_active;
 mod one_url;
+mod register;
 mod revisions;
 mod ringing;
 
@@ -22,6 +23,7 @@ pub(super) use glare::GlareIsOneCall;
 pub(super) use group::GroupCallsHold;
 pub(super) use one_active::OneActiveCall;
 pub(super) use one_url::OneLocusUrl;
+pub(super) use register::CallsInOneOrder;
 pub(super) use revisions::RevisionsOnlyRise;
 pub(super) use ringing::RingingEnds;
 

@@ -4,6 +4,7 @@ mod claims;
 mod found;
 mod moving;
 mod one_org;
+mod register;
 mod replica;
 
 use fusion_protocol::{Address, ClusterName, Code, Incarnation};
@@ -12,6 +13,7 @@ pub(super) use claims::{OneOwner, WholeSetOfClusters};
 pub(super) use found::FoundStaysFound;
 pub(super) use moving::MovedWhole;
 pub(super) use one_org::OneOrgAtATime;
+pub(super) use register::DomainMapInOneOrder;
 pub(super) use replica::ReplicaOutlivesTheProvider;
 
 use crate::event::{Answer, Call};

@@ -215,7 +215,7 @@ fn judge_reading<'h>(asked: &Asked<'h>, news: Vec<Told<'h>>, case: &mut Casebook
 
 /// The conversations that raced no other: groups, and the only ones of their pairs, if nobody may have made
 /// another one. The winner of a race is shown as a whole, and what was said in a loser takes another way.
-fn undisputed<'h>(facts: &Facts<'h>) -> Set<&'h str> {
+pub(super) fn undisputed<'h>(facts: &Facts<'h>) -> Set<&'h str> {
     let may_have_made = |asked: &&Asked<'h>| {
         let refused = asked.refusal().is_some_and(|(status, _)| status < 500);
         matches!(asked.call, Call::Create { kind: Kind::OneToOne, .. })

@@ -34,7 +34,12 @@ impl<K> Default for Session<K> {
 impl<K: Hash + Eq> Session<K> {
     /// What was known when `asked` began; `None`: nothing yet.
     pub(super) fn known(&self, key: &K, asked: &Asked<'_>) -> Option<Known> {
-        let (at, value) = self.floors.get(key)?.at(asked.id)?;
+        self.known_at(key, asked.id)
+    }
+
+    /// What was known before an event; `None`: nothing yet.
+    pub(super) fn known_at(&self, key: &K, event: EventId) -> Option<Known> {
+        let (at, value) = self.floors.get(key)?.at(event)?;
         Some(Known { value, at })
     }
 

@@ -22,6 +22,22 @@ pub(crate) const ACTIVITY_NOT_KEPT: Mutant = Mutant {
     },
 };
 
+/// CNV-001: what is accepted is answered with the number of the activity before it.
+pub(crate) const NUMBER_OF_THE_LAST: Mutant = Mutant {
+    name: "number-of-the-last",
+    hooks: || {
+        wrap::answers(
+            |method, path| method == Method::POST && path.ends_with("/activities"),
+            |_, activity| {
+                let seq = activity["seq"].as_str().and_then(|seq| seq.parse::<u64>().ok());
+                if let Some(seq @ 2..) = seq {
+                    activity["seq"] = (seq - 1).to_string().into();
+                }
+            },
+        )
+    },
+};
+
 /// CNV-002: whoever claims a pair gets it.
 pub(crate) const GRANTED_UNSEEN: Mutant = Mutant {
     name: "claims-granted-unseen",

@@ -1,6 +1,7 @@
 //! What maps and resolvers tell one asker and not the next.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fusion_deployment::{Hooks, Role};
@@ -44,6 +45,24 @@ pub(crate) const FIRST_CLUSTER_ONLY: Mutant = Mutant {
                         }
                     })
                     .await
+                })
+            },
+        )
+    },
+};
+
+/// MAP-002: the domain map knows a claim every other time.
+pub(crate) const CLAIMED_BY_TURNS: Mutant = Mutant {
+    name: "claimed-by-turns",
+    hooks: || {
+        let asked: Arc<AtomicU64> = Arc::default();
+        wrap::calls_of(
+            |role| matches!(role, Role::Provider),
+            |method, path| method == Method::GET && path.contains("/v1/domains/"),
+            move |call| {
+                let turn = asked.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async move {
+                    if turn % 2 == 1 { refusal(Code::DomainUnclaimed) } else { call.play().await }
                 })
             },
         )
