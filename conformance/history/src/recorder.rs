@@ -16,8 +16,10 @@ pub struct Recorder {
     watch: Arc<OnceLock<Watch>>,
 }
 
-/// Whoever is told of every event.
-struct Watch(Box<dyn Fn(EventId, &str) + Send + Sync>);
+/// Whoever is told of every event: its place, and its host.
+struct Watch(Box<Listener>);
+
+type Listener = dyn Fn(EventId, &str) + Send + Sync;
 
 #[derive(Debug, Default)]
 struct Inner {

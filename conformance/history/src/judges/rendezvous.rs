@@ -284,7 +284,7 @@ mod tests {
         let mut story = Story::new();
         let url = conversation_url("b", 1);
         let (kind, others) = (Kind::OneToOne, vec![user("bob")]);
-        let at = crate::testing::cluster("b");
+        let at = testing::cluster("b");
         let call = Call::Create { kind, others, at, key: "k".into() };
         story.does("alice", call, created(true, conversation(&url, &["alice", "bob"], Bound)));
         let verdict = OneHome.judge(story.told());
@@ -304,7 +304,7 @@ mod tests {
     fn an_index_that_names_another_home_violates() {
         let mut story = Story::new();
         let url = conversation_url("a", 1);
-        let entry = IndexEntry { home: crate::testing::cluster("b"), ..index_entry(&url, 1) };
+        let entry = IndexEntry { home: testing::cluster("b"), ..index_entry(&url, 1) };
         let answer = Answer::Index { entries: vec![entry], cursor: Count(1) };
         story.does("bob", Call::ReadIndex { after: Count(0) }, answer);
         assert_eq!(OneHome.judge(story.told()).ruling, Ruling::Violated);
