@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use fusion_conformance::report::{self, Report};
 use fusion_history::History;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -106,6 +107,43 @@ pub fn write(outcome: &Outcome, folder: &Path, suffix: &str) -> Result<PathBuf> 
     })?;
     fill(&folder.join("timeline.html"), |to| Ok(to.write_all(timeline::page(outcome.run()).as_bytes())?))?;
     Ok(folder)
+}
+
+/// What the conformance suite found, to be kept when a deployment is not conformant.
+pub struct Checked<'a> {
+    /// What became of each check.
+    pub report: &'a Report,
+    /// Everything observed.
+    pub history: &'a History,
+    /// The world's seed.
+    pub seed: u64,
+    /// Which checks were asked for; none: all.
+    pub only: &'a [String],
+    /// The bug that was planted.
+    pub plant: Option<&'a str>,
+}
+
+impl Checked<'_> {
+    /// Writes `report.jsonl` and `history.jsonl` into a folder below `folder`, in place of older ones.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the message names it.
+    pub fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let planted = self.plant.map(|bug| format!("-{bug}")).unwrap_or_default();
+        let folder = folder.join(format!("conform-{}{planted}", self.seed));
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fill(&folder.join("report.jsonl"), |to| Ok(report::json::write(self.report, to)?))?;
+        fill(&folder.join("history.jsonl"), |to| Ok(self.history.write_lines(to)?))?;
+        Ok(folder)
+    }
+
+    /// The command that makes the same checks again: fewer would be another run.
+    #[must_use]
+    pub fn reproduce(&self) -> String {
+        let only: String = self.only.iter().map(|pattern| format!(" --only {}", quoted(pattern))).collect();
+        let planted = self.plant.map(|bug| format!(" --plant {bug}")).unwrap_or_default();
+        format!("cargo xtask sim conform --seed {}{only}{planted}", self.seed)
+    }
 }
 
 impl Bundle {

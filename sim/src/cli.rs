@@ -143,6 +143,8 @@ enum Command {
         /// Only checks whose id begins like this; `*` stands for anything. May be repeated
         #[arg(long, value_name = "PATTERN")]
         only: Vec<String>,
+        #[command(flatten)]
+        planted: Planted,
     },
     /// Plays the plan of a bundle again: the folder that a failed run leaves
     Replay {
@@ -345,7 +347,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
         Some(Command::Step(arguments)) => step::step(arguments, &library, line.json, plants),
         Some(Command::Show(asked)) => show::show(asked, line.json, &library, plants),
         Some(Command::Diff { left, right }) => aftermath::diff(left, right, plants),
-        Some(Command::Conform { seed, only }) => desk.conform(*seed, only),
+        Some(Command::Conform { seed, only, planted }) => desk.conform(*seed, only, planted.plant.as_deref()),
         Some(Command::Explore(args)) => explore::run(&desk, args),
         Some(Command::Scenario(print)) => {
             print!("{}", library.find(&print.name())?.to_toml());

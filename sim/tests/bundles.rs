@@ -156,7 +156,7 @@ fn a_file_that_is_damaged_is_answered_with_file_line_column_and_offset() {
         (
             "an event that is none",
             replaced("event", "history.jsonl", "\"id\":3,", "\"id\":\"x\","),
-            "history.jsonl: line 5, column 10 (offset ",
+            "history.jsonl: line 5, column 9 (offset ",
         ),
         (
             "empty",
@@ -294,6 +294,23 @@ fn the_line_that_reproduces_a_run_does_so_where_the_scenario_is_a_file() {
         command.args(&words[3..]).arg("--json").current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let line: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
     assert_eq!(line["hash"], outcome.hash.as_str());
+}
+
+#[test]
+fn where_two_bundles_part_it_is_told_what_is_the_case_on_one_side_only() {
+    let other = Plan { seed: 2, ..written().plan.clone() };
+    let other = bundle::write(&judged(&other, &Options::default()), &folder("other"), "").unwrap();
+    let one = changed("one", "none", |_| unreachable!("no file has that name"));
+    let parted = sim(&["diff", other.to_str().unwrap()], &one);
+    let told = String::from_utf8(parted.stdout).unwrap();
+    assert_eq!(parted.status.code(), Some(1), "{told}");
+    assert!(told.starts_with("the first difference is event "), "{told}");
+    assert!(
+        told.contains("  what is the case at #") && told.contains(" on the right and not on the left: "),
+        "{told}"
+    );
+    let same = sim(&["diff", one.to_str().unwrap()], &one);
+    assert_eq!((same.status.code(), same.stdout.starts_with(b"equal, event by event: ")), (Some(0), true));
 }
 
 proptest! {

@@ -448,18 +448,27 @@ mod tests {
     }
 
     #[test]
-    fn corrupt_lines_are_named_by_their_number() {
+    fn corrupt_lines_are_named_by_their_place() {
         let lines = history(4).to_lines();
         let problem = |text: &str| History::from_lines(text).expect_err("corrupt").to_string();
-        assert!(problem("").starts_with("line 1: there is nothing"));
-        assert!(problem("{}").starts_with("line 1: this is not the header"));
-        assert!(problem(&lines.replace("/1", "/9")).starts_with("line 1: the format is"));
-        assert!(problem(&lines.replace("\"n\":2", "\"n\":")).starts_with("line 4: this is not an event"));
-        assert!(problem(&lines.replace("\"id\":2", "\"id\":7")).starts_with("line 4: event 7 stands"));
-        assert!(problem(&lines.replace("\"n\":2", "\"n\":8")).starts_with("line 1: the events are not"));
+        let line_4 = lines.match_indices('\n').nth(2).expect("a line for each event").0 + 1;
+        let second = |told: &str| format!("line 4, column 1 (offset {line_4}): {told}");
+        assert!(problem("").starts_with("line 1, column 1 (offset 0): there is nothing"));
+        assert!(problem("{}").starts_with("line 1, column 2 (offset 1): this is not the header"));
+        assert!(
+            problem(&lines.replace("/1", "/9")).starts_with("line 1, column 1 (offset 0): the format is")
+        );
+        assert!(problem(&lines.replace("\"id\":2", "\"id\":7")).starts_with(&second("event 7 stands")));
+        assert!(problem(&lines.replace("\"n\":2", "\"n\":8")).contains("(offset 0): the events are not"));
         let cut: Vec<&str> = lines.lines().take(3).collect();
-        assert_eq!(problem(&cut.join("\n")), "line 4: the history ends after 2 of 4 events");
-        assert!(problem(&"x".repeat(LINE_MAX_BYTES + 2)).contains("longer than"));
+        let cut = cut.join("\n");
+        let end = format!("line 4, column 1 (offset {}): the history ends after 2 of 4 events", cut.len());
+        assert_eq!(problem(&cut), end);
+
+        let broken = lines.replace("\"n\":2", "\"n\":");
+        let at = broken.find("\"n\":}").expect("it was broken") + "\"n\":".len();
+        let place = format!("line 4, column {} (offset {at}): this is not an event", at - line_4 + 1);
+        assert!(problem(&broken).starts_with(&place), "{}", problem(&broken));
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::aftermath;
+use crate::bundle::Checked;
 use crate::compare::{self, Compared, Comparison, Engine};
 use crate::determinism::{self, Fault, Found};
-use crate::engines::fabric::{checked, conform, hosts};
+use crate::engines::fabric::{checked, conform_observed, hosts};
 use crate::explore::{Batch, Summary, explore_on};
 use crate::fabric::FaultCount;
 use crate::library::Library;
@@ -139,14 +140,16 @@ impl Desk {
     }
 
     /// The suite, in a world of its own.
-    pub(crate) fn conform(&self, seed: u64, only: &[String]) -> Result<Ruling> {
+    pub(crate) fn conform(&self, seed: u64, only: &[String], plant: Option<&str>) -> Result<Ruling> {
         let options = fusion_conformance::Options {
             only: only.to_vec(),
             engine: "fabric".to_owned(),
             ..fusion_conformance::Options::default()
         };
         let watch = Stopwatch::start();
-        let report = conform(&checked(), seed, Hooks::default(), &options)?;
+        let hooks = plant
+            .map_or_else(|| Ok(Hooks::default()), |bug| self.plants.find(bug).map(|bug| (bug.hooks)()))?;
+        let (report, history) = conform_observed(&checked(), seed, hooks, &options)?;
         let mut out = anstream::stdout().lock();
         if self.json {
             json::write(&report, &mut out)?;
@@ -154,6 +157,12 @@ impl Desk {
             report.checks.iter().try_for_each(|check| text::write_line(check, &mut out))?;
             text::write_end(&report, &mut out)?;
             writeln!(out, "in a simulated world, {:.2} s of wall time", watch.elapsed().as_secs_f64())?;
+        }
+        drop(out);
+        if report.conclusion != Conclusion::Conformant {
+            let checked = Checked { report: &report, history: &history, seed, only, plant };
+            eprintln!("  again: {}", checked.reproduce());
+            eprintln!("  bundle {}", checked.write(&self.bundles)?.display());
         }
         Ok(match report.conclusion {
             Conclusion::Conformant => Ruling::Holds,

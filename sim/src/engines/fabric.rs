@@ -174,6 +174,19 @@ pub fn conform(
     hooks: Hooks,
     suite: &fusion_conformance::Options,
 ) -> Result<fusion_conformance::Report, TopologyError> {
+    conform_observed(topology, seed, hooks, suite).map(|(report, _)| report)
+}
+
+/// As [`conform`], with everything observed.
+///
+/// # Errors
+/// As [`conform`].
+pub fn conform_observed(
+    topology: &Topology,
+    seed: u64,
+    hooks: Hooks,
+    suite: &fusion_conformance::Options,
+) -> Result<(fusion_conformance::Report, History), TopologyError> {
     let entropy = Entropy::from_u64(seed).stream("federation");
     let federation = assemble(topology, Addressing::Simulated, &entropy)?;
     let evidence = Arc::new(Evidence::new(&federation, false));
@@ -182,7 +195,7 @@ pub fn conform(
     let mut target = target_of(&stage.federation);
     target.evidence.seen = stage.seen();
     let recorder = evidence.recorder().clone();
-    Ok(world.run(async {
+    let report = world.run(async {
         stage.start();
         // Clusters fetch the domain map before anybody comes.
         stage.clock.sleep(WARM_UP).await;
@@ -192,7 +205,8 @@ pub fn conform(
         world.set_link(here.clone(), everywhere.clone(), LinkProfile::near());
         world.set_link(everywhere, here, LinkProfile::near());
         fusion_conformance::run_recorded(&host, Arc::new(target), suite, &recorder, |_| {}).await
-    }))
+    });
+    Ok((report, recorder.finish()))
 }
 
 /// The hosts that a topology will have on fabric, for whoever draws faults.
