@@ -24,8 +24,8 @@ use serde_json::Value;
 use super::evidence::{Evidence, MachineProbe, legs_of, lock, signed_by};
 use crate::capture::Capture;
 use crate::fabric::{
-    Fault, FaultCount, FaultId, Frame, Inspection, LinkProfile, Observer, Overrun, Place, Protocol, WireEvent,
-    WireKind, World, WorldOptions,
+    Fault, FaultCount, FaultId, Frame, Inspection, LinkProfile, Observer, Overrun, Place, Protocol,
+    WireEvent, WireKind, World, WorldOptions,
 };
 use crate::plan::Plan;
 use crate::play::{PlayError, play};

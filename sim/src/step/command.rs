@@ -158,10 +158,7 @@ impl Command {
 }
 
 fn diff(words: &[&str]) -> Result<Command, String> {
-    let event = |word: &str| match word.trim_start_matches('#').parse::<u64>() {
-        Ok(place) => Some(place),
-        Err(_) => None,
-    };
+    let event = |word: &str| word.trim_start_matches('#').parse::<u64>().ok();
     let (from, rest) = match words {
         [first, rest @ ..] => (Some(event(first).ok_or_else(|| format!("`{first}` is no event"))?), rest),
         [] => return Err("two events are expected, such as `diff 10 20`, or one and here".to_owned()),
