@@ -32,6 +32,8 @@ use crate::play::{PlayError, play};
 use crate::stage::{Stage, rows_as_bytes};
 use crate::target::target_of;
 
+/// After how long a supervisor starts a machine again whose services could not start: its disk is full, say.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How long a deployment is left alone before it is checked.
 const WARM_UP: Duration = Duration::from_secs(5);
 
@@ -299,11 +301,11 @@ impl FabricStage {
     }
 
     fn boot(&self, spec: HostSpec) -> impl Fn(Host) + Clone + Send + Sync + 'static {
-        let (federation, hooks, running) =
-            (self.federation.clone(), self.hooks.clone(), self.running.clone());
+        let (federation, hooks, running, world) =
+            (self.federation.clone(), self.hooks.clone(), self.running.clone(), self.world.clone());
         move |host: Host| {
-            let (spec, federation, hooks, running) =
-                (spec.clone(), federation.clone(), hooks.clone(), running.clone());
+            let (spec, federation, hooks, running, world) =
+                (spec.clone(), federation.clone(), hooks.clone(), running.clone(), world.clone());
             let machine = host.clone();
             host.tasks.spawn(async move {
                 match start_host(&machine, &spec, &federation, &hooks).await {
@@ -311,6 +313,7 @@ impl FabricStage {
                     Err(error) => {
                         let fields = serde_json::json!({"error": error.to_string()});
                         machine.probe.log(Level::Error, "host.start", fields);
+                        world.restart_in(&spec.name, RESTART_AFTER);
                     }
                 }
             });

@@ -1,33 +1,29 @@
-//! Machines: how they start, end, come back and stand still.
+//! Machines, and what the world keeps of them. `lives` starts and ends them, `processor` makes them slow,
+//! `net` is the network as they see it.
 //!
 //! Every life of a machine is an *incarnation* with tasks, randomness and network of its own; the
 //! disk, the clock and the address stay. What is left of an ended incarnation is fenced off: its calls
 //! fail and change nothing.
 
+mod lives;
+mod net;
+mod processor;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use fusion_runtime::bus::LocalBus;
-use fusion_runtime::net::{Listener, Stream, Udp};
-use fusion_runtime::probe::Level;
-use fusion_runtime::tasks::Busy;
-use fusion_runtime::{Bus, Clock, Host, Net, Probe, Tasks};
-use serde_json::Value;
+use fusion_runtime::{Bus, Clock, Host, Probe, Tasks};
 
+pub(super) use self::lives::{end, yield_until};
+use self::net::{HostNet, Silent};
 use super::disk::{Disk, DiskStore};
-use super::fault::{FaultError, FaultId, Place};
+use super::fault::{FaultId, Place};
 use super::world::{Shared, State, World, WorldError};
-use super::{tcp, udp};
 
 /// The first port handed out when none is asked for (RFC 6335, dynamic ports).
 const FIRST_FREE_PORT: u16 = 49_152;
-
-/// How often a crash lets the others run until the last task must have ended. A task ends at its
-/// next poll; only one that never comes back to the runtime needs more.
-const YIELDS_MAX: usize = 10_000;
 
 /// The index of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,130 +189,6 @@ impl World {
     pub fn machines(&self) -> Vec<Arc<str>> {
         self.shared.lock().hosts.iter().map(|slot| slot.name.clone()).collect()
     }
-
-    /// Kills the machine's processes. Its kernel resets their connections and refuses new ones; its
-    /// disk stays. Not to be called from the machine's own tasks.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    ///
-    /// # Panics
-    /// When a task of the machine does not end: it would be a leak.
-    pub async fn crash(&self, name: &str) -> Result<(), FaultError> {
-        self.take_down(self.find(name)?, Life::Crashed).await;
-        Ok(())
-    }
-
-    /// Cuts the machine's power. Peers learn nothing until they send; its disk stays.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    ///
-    /// # Panics
-    /// When a task of the machine does not end: it would be a leak.
-    pub async fn power_off(&self, name: &str) -> Result<(), FaultError> {
-        self.take_down(self.find(name)?, Life::Off).await;
-        Ok(())
-    }
-
-    /// Starts the machine again on its old disk, crashing it first when it is up, and boots it.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    pub async fn restart(&self, name: &str) -> Result<Host, FaultError> {
-        Ok(self.bring_up(self.find(name)?).await)
-    }
-
-    /// Stops the machine's processes as by SIGSTOP; its kernel goes on receiving into its buffers.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    pub fn pause(&self, name: &str) -> Result<(), FaultError> {
-        let id = self.find(name)?;
-        self.shared.lock().pause(id, None);
-        Ok(())
-    }
-
-    /// Lets the machine's processes go on.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    pub fn resume(&self, name: &str) -> Result<(), FaultError> {
-        let id = self.find(name)?;
-        self.shared.lock().resume(id);
-        Ok(())
-    }
-
-    /// Sets the machine's wall clock wrong by `us` microseconds.
-    ///
-    /// # Errors
-    /// When there is no such machine.
-    pub fn set_skew_us(&self, name: &str, us: i64) -> Result<(), FaultError> {
-        let id = self.find(name)?;
-        self.shared.lock().host(id).clock.set_skew_us(us);
-        Ok(())
-    }
-
-    /// Ends the machine's life; says how many tasks that ended.
-    pub(super) async fn take_down(&self, id: HostId, how: Life) -> usize {
-        let tasks = {
-            let mut state = self.shared.lock();
-            if state.host(id).life != Life::Up {
-                return 0;
-            }
-            let slot = state.host_mut(id);
-            slot.life = how;
-            slot.paused = None;
-            slot.machine = None;
-            slot.disk.cut();
-            let tasks = slot.tasks.clone();
-            state.sever(id, how);
-            tasks
-        };
-        let alive = tasks.alive();
-        end(&tasks).await;
-        alive
-    }
-
-    /// Begins a new life of the machine.
-    pub(super) async fn bring_up(&self, id: HostId) -> Host {
-        self.take_down(id, Life::Crashed).await;
-        let (machine, boot) = {
-            let mut state = self.shared.lock();
-            let slot = state.host_mut(id);
-            slot.life = Life::Up;
-            slot.incarnation += 1;
-            slot.panics += std::mem::take(&mut slot.tasks).panics();
-            (state.bear(id, &self.shared), state.host(id).boot.clone())
-        };
-        if let Some(boot) = boot {
-            boot(machine.clone());
-        }
-        machine
-    }
-
-    fn find(&self, name: &str) -> Result<HostId, FaultError> {
-        let state = self.shared.lock();
-        let found = state.host_by_name.get(name).copied();
-        found.ok_or_else(|| FaultError::NobodyThere(Place::Host(name.to_owned())))
-    }
-}
-
-/// Ends `tasks` and waits until the last is gone.
-pub(super) async fn end(tasks: &Tasks) {
-    tasks.abort_all();
-    yield_until(|| tasks.alive() == 0).await;
-    assert_eq!(tasks.alive(), 0, "tasks outlived their machine");
-}
-
-/// Lets the others run until `done`, or for so long that it will never be.
-pub(super) async fn yield_until(done: impl Fn() -> bool) {
-    for _ in 0..YIELDS_MAX {
-        if done() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
 }
 
 impl State {
@@ -400,44 +272,6 @@ impl State {
         slot.tasks.resume();
     }
 
-    /// Makes the machine's processor as slow as the active faults want it.
-    pub(super) fn set_pace(&self, id: HostId, shared: &Arc<Shared>) {
-        let slot = self.host(id);
-        let busy = slot.slow_cpu.is_some().then(|| {
-            let world = Arc::downgrade(shared);
-            Box::new(move || world.upgrade().map_or(Duration::ZERO, |world| world.lock().take_turn(id)))
-                as Busy
-        });
-        slot.tasks.slow_down(busy);
-    }
-
-    /// A task asks for the processor: says how long it waits for it and uses it.
-    fn take_turn(&mut self, id: HostId) -> Duration {
-        let now_us = self.now_us();
-        let slot = self.host_mut(id);
-        let Some((fault, turn_us)) = slot.slow_cpu else { return Duration::ZERO };
-        slot.cpu_free_us = slot.cpu_free_us.max(now_us) + turn_us;
-        let wait_us = slot.cpu_free_us - now_us;
-        self.faults.took_effect(fault);
-        Duration::from_micros(wait_us)
-    }
-
-    /// What `machine` sees of whoever it has reached at `to` under `name`, as TLS would show it.
-    ///
-    /// # Errors
-    /// When the certificate has run out or is somebody else's.
-    pub(super) fn verify(&mut self, to: (HostId, SocketAddr), name: &str) -> io::Result<()> {
-        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        if let Some(fault) = self.host(to.0).expired {
-            self.faults.took_effect(fault);
-            return refuse(format!("the certificate of {name} has run out"));
-        }
-        if !self.names.is_of(name, to.1.ip()) {
-            return refuse(format!("{} shows a certificate that is not for {name}", to.1));
-        }
-        Ok(())
-    }
-
     /// How many tasks have ended by a panic.
     pub(super) fn panics(&self) -> u64 {
         self.hosts.iter().map(|slot| slot.panics + slot.tasks.panics()).sum()
@@ -505,38 +339,4 @@ impl HostSlot {
             Place::Everywhere => true,
         })
     }
-}
-
-/// The network as one incarnation of a machine sees it.
-struct HostNet {
-    shared: Arc<Shared>,
-    machine: Incarnation,
-}
-
-#[async_trait]
-impl Net for HostNet {
-    async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-        let mut state = self.shared.lock();
-        state.admit(self.machine)?;
-        state.resolve(name, port)
-    }
-
-    async fn connect(&self, to: SocketAddr, name: &str) -> io::Result<Stream> {
-        tcp::connect(&self.shared, self.machine, to, name).await
-    }
-
-    async fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Listener>> {
-        tcp::listen(&self.shared, self.machine, at)
-    }
-
-    async fn udp(&self, at: SocketAddr) -> io::Result<Arc<dyn Udp>> {
-        udp::bind(&self.shared, self.machine, at)
-    }
-}
-
-/// The probe of a machine that reports to nobody.
-struct Silent;
-
-impl Probe for Silent {
-    fn log(&self, _level: Level, _target: &'static str, _fields: Value) {}
 }

@@ -217,6 +217,38 @@ fn healing_a_crash_boots_the_machine_again() {
 }
 
 #[test]
+fn a_machine_that_cannot_start_is_started_again_and_one_with_another_life_is_not() {
+    let world = World::new(1);
+    let lives = Arc::new(AtomicU64::new(0));
+    let (again, counted) = (world.clone(), lives.clone());
+    let boot = move |host: Host| {
+        let (world, lives) = (again.clone(), counted.clone());
+        host.tasks.clone().spawn(async move {
+            // The second life succeeds.
+            if lives.fetch_add(1, Ordering::Relaxed) == 0 {
+                world.restart_in(&host.name, ms(1_000));
+            }
+        });
+    };
+    let a = world.host("a", ip(1), "here").boot(boot.clone()).start().unwrap();
+    world.run(async {
+        boot(a);
+        world.clock().sleep(ms(990)).await;
+        assert_eq!(lives.load(Ordering::Relaxed), 1);
+        world.clock().sleep(ms(5_000)).await;
+        assert_eq!(lives.load(Ordering::Relaxed), 2);
+        world.restart_in("a", ms(1_000));
+        let _machine = world.restart("a").await.unwrap();
+        world.clock().sleep(ms(5_000)).await;
+        assert_eq!(lives.load(Ordering::Relaxed), 3);
+        world.restart_in("a", ms(1_000));
+        world.power_off("a").await.unwrap();
+        world.clock().sleep(ms(5_000)).await;
+        assert!(world.machine("a").is_none());
+    });
+}
+
+#[test]
 fn every_life_of_a_machine_draws_its_own_randomness() {
     let pair = Pair::new(1);
     pair.world.run(async {
