@@ -25,17 +25,35 @@ use crate::fabric::{Fault, Place};
 
 /// Fault families that a swarm draws from unless a scenario says otherwise. Each leaves a run
 /// recoverable.
-pub const FAMILIES: [&str; 11] = [
+pub const FAMILIES: [&str; 29] = [
+    "backlog_full",
     "bandwidth",
+    "certificate_expired",
+    "corruption",
     "crash",
+    "disk_errors",
+    "disk_full",
+    "dns_missing",
+    "dns_stale",
+    "dns_wrong",
+    "drift",
     "duplicate",
+    "flapping",
+    "half_open",
+    "jump",
     "latency",
     "loss",
+    "loss_burst",
+    "mtu",
+    "overload",
     "partition",
     "partition_one_way",
     "pause",
+    "power_off",
     "reorder",
     "reset_connections",
+    "skew",
+    "slow_cpu",
     "slow_disk",
 ];
 
