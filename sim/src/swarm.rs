@@ -225,3 +225,49 @@ impl Draw<'_> {
         self.between(least, most) as f64 / 100.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::fabric;
+    use crate::library::Library;
+    use crate::scenario::FAMILIES;
+
+    /// What 300 seeds draw from these families, by seed.
+    fn drawn(families: &[&str]) -> Vec<Vec<PlannedFault>> {
+        let mut scenario = Library::nearest().unwrap().find("race-under-partition").unwrap();
+        scenario.swarm.families = families.iter().map(|family| (*family).to_owned()).collect();
+        let hosts = fabric::hosts(&scenario.topology).unwrap();
+        (0..300).map(|seed| draw(&scenario, &hosts, &Entropy::from_u64(seed))).collect()
+    }
+
+    #[test]
+    fn every_family_is_drawn_by_some_seeds_and_left_out_by_others() {
+        let runs = drawn(&FAMILIES);
+        for family in FAMILIES {
+            let with = runs.iter().filter(|run| run.iter().any(|it| it.fault.family() == family)).count();
+            let share = if COMMON.contains(&family) { 120..180 } else { 35..90 };
+            assert!(share.contains(&with), "{family} is in {with} of 300 runs");
+        }
+    }
+
+    #[test]
+    fn what_is_drawn_can_be_and_is_over_soon() {
+        for planned in drawn(&FAMILIES).into_iter().flatten() {
+            assert_eq!(planned.fault.check(), Ok(()), "{planned:?}");
+            assert!(planned.lasts <= Duration::from_secs(6), "{planned:?}");
+        }
+    }
+
+    #[test]
+    fn a_family_more_or_less_leaves_what_the_others_draw_as_it_is() {
+        let all = drawn(&FAMILIES);
+        for left_out in FAMILIES {
+            let rest: Vec<&str> = FAMILIES.into_iter().filter(|family| *family != left_out).collect();
+            for (run, all) in drawn(&rest).iter().zip(&all) {
+                let others = all.iter().filter(|planned| planned.fault.family() != left_out);
+                assert!(run.iter().eq(others), "without {left_out}");
+            }
+        }
+    }
+}

@@ -48,11 +48,10 @@ impl World {
         if self.machines().iter().any(|name| &**name == NAME) {
             return self.machine(NAME);
         }
-        let started = (1..=254).find_map(|number| {
+        (1..=254).find_map(|number| {
             let ip = IpAddr::V4(Ipv4Addr::from(u32::from(ADDRESSES) + number));
             self.host(NAME, ip, NAME).start().ok()
-        });
-        started
+        })
     }
 }
 
