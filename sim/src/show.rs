@@ -7,6 +7,7 @@
 //! | `names` | short names for long ones |
 //! | `pick` | which part of a run is shown |
 //! | `columns` | text, a column for each host |
+//! | `messages` | what services say to each other, read from packets |
 //! | `mermaid` | a sequence diagram, for documentation |
 //! | `pcapng` | packets, for an analyser |
 //!
@@ -16,6 +17,7 @@ pub mod columns;
 mod faults;
 mod lanes;
 pub mod mermaid;
+pub mod messages;
 mod names;
 pub mod pcapng;
 pub mod pick;

@@ -18,6 +18,7 @@ use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
 use crate::show::columns::columns;
 use crate::show::mermaid::mermaid;
+use crate::show::messages::messages;
 use crate::show::pcapng::Selection;
 use crate::show::pick::{Edge, Pick};
 use crate::show::{Run, lines};
@@ -56,6 +57,9 @@ pub(crate) struct Show {
     /// conversation with its locus (C1, or a part of its URL). May be repeated: any of them
     #[arg(long, value_name = "WORD")]
     about: Vec<String>,
+    /// With what services say to each other, in columns: requests and answers, read from the packets
+    #[arg(long)]
+    wire: bool,
     /// How wide columns are together [default: the terminal, or 160]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(40..))]
     width: Option<u16>,
@@ -102,13 +106,21 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
         }
     };
     let run = source.run();
+    // Packets are kept only when they are asked for, so that the run is played once more.
+    let said = match asked.wire {
+        true => {
+            let plan = source.plan();
+            messages(&captured(plan, &Options { hooks: plants.hooks(plan)?, ..Options::default() }).1)
+        }
+        false => Vec::new(),
+    };
     let text = match asked.form {
         Form::Columns if json => {
             let lines = lines(run, &pick)?;
             let lines = lines.iter().map(|line| Ok(format!("{}\n", serde_json::to_string(line)?)));
             lines.collect::<Result<String>>()?
         }
-        Form::Columns => columns(run, &pick, asked.width())?,
+        Form::Columns => columns(run, &said, &pick, asked.width())?,
         Form::Mermaid => mermaid(run, &pick)?,
         Form::Timeline | Form::Pcapng => timeline::page(run),
     };
@@ -184,6 +196,13 @@ impl Show {
 }
 
 impl Source {
+    fn plan(&self) -> &Plan {
+        match self {
+            Self::Played(outcome) => &outcome.plan,
+            Self::Kept(bundle, _) => &bundle.plan,
+        }
+    }
+
     fn run(&self) -> Run<'_> {
         match self {
             Self::Played(outcome) => outcome.run(),

@@ -16,6 +16,7 @@ use anstyle::{AnsiColor, Style};
 use fusion_history::{Body, Event, EventId};
 
 use super::lanes::Arrow;
+use super::messages::Message;
 use super::pick::{Pick, Unshown};
 use super::{Band, Kind, Lanes, Names, Run, bands, faults};
 
@@ -32,28 +33,50 @@ const BANDS_MAX: usize = 8;
 /// After how many lines the heads of the columns stand again.
 const HEADS_EVERY: usize = 60;
 
-/// The columns of what `pick` asks for of a run, at most `width` characters a line.
+/// The columns of what `pick` asks for of a run and of its messages between services, at most `width`
+/// characters a line.
 ///
 /// # Errors
 /// When nothing is asked for that is there, and when the hosts do not fit.
-pub fn columns(run: Run<'_>, pick: &Pick, width: usize) -> Result<String, Unshown> {
+pub fn columns(run: Run<'_>, messages: &[Message], pick: &Pick, width: usize) -> Result<String, Unshown> {
     let lanes = Lanes::of(run.history);
     let names = Names::of(run.history, &lanes);
     let events = pick.of(run, &lanes, &names)?;
-    let sheet = Sheet::new(run, &lanes, &names, &events, width)?;
-    let mut text = sheet.heads();
-    let mut since = 0;
-    for event in events {
-        if since >= HEADS_EVERY {
-            text.push('\n');
+    let entries = merged(&events, &pick.messages(run, &lanes, &names, messages)?);
+    let sheet = Sheet::new(run, &lanes, &names, &entries, width)?;
+    let mut text = String::new();
+    for (at, entry) in entries.iter().enumerate() {
+        if at % HEADS_EVERY == 0 {
+            text.push_str(if at > 0 { "\n" } else { "" });
             text.push_str(&sheet.heads());
-            since = 0;
         }
-        text.push_str(&sheet.line(event).to_string());
-        since += 1;
+        text.push_str(&sheet.line(entry).to_string());
     }
     text.push_str(&sheet.notes(&text));
     Ok(text)
+}
+
+/// What a line is about.
+enum Entry<'e> {
+    Event(&'e Event),
+    /// With the event before it.
+    Message(&'e Message, EventId),
+}
+
+/// Both in the order of time; what is said before what comes of it.
+fn merged<'e>(events: &[&'e Event], messages: &[&'e Message]) -> Vec<Entry<'e>> {
+    let mut messages = messages.iter().copied().peekable();
+    let mut entries = Vec::new();
+    let mut before = EventId(0);
+    for &event in events {
+        while let Some(message) = messages.next_if(|message| message.at_us <= event.at_us) {
+            entries.push(Entry::Message(message, before));
+        }
+        entries.push(Entry::Event(event));
+        before = event.id;
+    }
+    entries.extend(messages.map(|message| Entry::Message(message, before)));
+    entries
 }
 
 /// Where everything stands.
@@ -77,13 +100,21 @@ impl<'s> Sheet<'s> {
         run: Run<'s>,
         lanes: &'s Lanes<'s>,
         names: &'s Names,
-        events: &[&Event],
+        entries: &[Entry<'_>],
         width: usize,
     ) -> Result<Self, Unshown> {
         let mut used = BTreeSet::new();
-        for event in events {
-            used.extend(lanes.at(&event.host));
-            used.extend(lanes.arrow(event, run.history).into_iter().flat_map(|arrow| [arrow.from, arrow.to]));
+        for entry in entries {
+            match entry {
+                Entry::Event(event) => {
+                    let arrow = lanes.arrow(event, run.history);
+                    used.extend(lanes.at(&event.host));
+                    used.extend(arrow.into_iter().flat_map(|arrow| [arrow.from, arrow.to]));
+                }
+                Entry::Message(message, _) => {
+                    used.extend([&message.from, &message.to].into_iter().filter_map(|host| lanes.at(host)));
+                }
+            }
         }
         let bands = bands(run.history, lanes.all());
         let (slots, beside) = side_by_side(&bands);
@@ -135,28 +166,45 @@ impl<'s> Sheet<'s> {
         text
     }
 
-    fn line(&self, event: &Event) -> Row {
+    fn line(&self, entry: &Entry<'_>) -> Row {
         let mut row = Row::new(self.width);
-        let wrong = self.run.shown_by(event.id).is_some();
-        if wrong {
-            row.put(0, '!', colour(AnsiColor::Red));
-        }
-        let (seconds, millis) = (event.at_us / 1_000_000, event.at_us / 1_000 % 1_000);
-        row.write(1, &format!("{seconds:>6}.{millis:03}"), Style::new());
-        row.write(12, &event.id.to_string(), dim());
-        self.bars(event, &mut row);
-        match (&event.body, self.lanes.at(&event.host)) {
-            (Body::Phase { .. }, _) => self.rule(event, &mut row),
-            (_, None) => {
-                self.lifelines(event, &mut row);
-                row.write(self.first, &format!("{} ", self.words(event)), style(Kind::of(&event.body)));
-            }
-            (_, Some(lane)) => {
-                self.lifelines(event, &mut row);
-                self.happening(event, lane, &mut row);
+        let (at_us, near) = match entry {
+            Entry::Event(event) => (event.at_us, event.id),
+            Entry::Message(message, before) => (message.at_us, *before),
+        };
+        row.write(1, &format!("{:>6}.{:03}", at_us / 1_000_000, at_us / 1_000 % 1_000), Style::new());
+        self.bars(near, matches!(entry, Entry::Event(_)), &mut row);
+        match entry {
+            Entry::Event(event) => self.event(event, &mut row),
+            Entry::Message(message, _) => {
+                self.lifelines(near, &mut row);
+                self.message(message, &mut row);
             }
         }
         row
+    }
+
+    fn event(&self, event: &Event, row: &mut Row) {
+        if self.run.shown_by(event.id).is_some() {
+            row.put(0, '!', colour(AnsiColor::Red));
+        }
+        row.write(12, &event.id.to_string(), dim());
+        if matches!(event.body, Body::Phase { .. }) {
+            return self.rule(event, row);
+        }
+        self.lifelines(event.id, row);
+        match self.lanes.at(&event.host) {
+            Some(lane) => self.happening(event, lane, row),
+            None => row.write(self.first, &format!("{} ", self.words(event)), style(Kind::of(&event.body))),
+        }
+    }
+
+    fn message(&self, message: &Message, row: &mut Row) {
+        let ends = (self.lanes.at(&message.from), self.lanes.at(&message.to));
+        let (Some(from), Some(to)) = ends else { return };
+        let (own, other) = (self.place(from), self.place(to));
+        self.arrow(Arrow { from, to }, own, dim(), row);
+        self.say(&self.names.shorten(&message.text), (own.min(other), own.max(other)), dim(), row);
     }
 
     /// A line across everything.
@@ -167,12 +215,12 @@ impl<'s> Sheet<'s> {
     }
 
     /// The bands of the faults that last.
-    fn bars(&self, event: &Event, row: &mut Row) {
+    fn bars(&self, near: EventId, is_event: bool, row: &mut Row) {
         for (band, slot) in self.bands.iter().zip(&self.slots) {
-            let (Some(slot), true) = (slot, band.lasts_at(event.id)) else { continue };
+            let (Some(slot), true) = (slot, band.lasts_at(near)) else { continue };
             let sign = match band.events {
-                (began, _) if began == event.id => '┏',
-                (_, Some(ended)) if ended == event.id => '┗',
+                (began, _) if is_event && began == near => '┏',
+                (_, Some(ended)) if is_event && ended == near => '┗',
                 _ => '┃',
             };
             row.put(LEFT + slot, sign, colour(AnsiColor::Red));
@@ -180,10 +228,10 @@ impl<'s> Sheet<'s> {
     }
 
     /// A host that a fault is about has a broken line.
-    fn lifelines(&self, event: &Event, row: &mut Row) {
+    fn lifelines(&self, near: EventId, row: &mut Row) {
         for (lane, at) in &self.places {
             let mut bands = self.bands.iter();
-            let is_touched = bands.any(|band| band.lanes.contains(lane) && band.lasts_at(event.id));
+            let is_touched = bands.any(|band| band.lanes.contains(lane) && band.lasts_at(near));
             let (sign, style) = if is_touched { ('┊', colour(AnsiColor::Red)) } else { ('│', dim()) };
             row.put(*at, sign, style);
         }
@@ -393,10 +441,12 @@ impl fmt::Display for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engines::fabric::{Options, captured};
+    use crate::show::messages::messages;
     use crate::show::tests::{race, wrong_race};
 
     fn plain(run: Run<'_>, pick: &Pick, width: usize) -> Vec<String> {
-        let text = columns(run, pick, width).unwrap();
+        let text = columns(run, &[], pick, width).unwrap();
         anstream::adapter::strip_str(&text).to_string().lines().map(str::to_owned).collect()
     }
 
@@ -457,13 +507,31 @@ mod tests {
     }
 
     #[test]
+    fn what_services_say_to_each_other_has_arrows_of_its_own() {
+        let plan = race().plan;
+        let (run, capture) = captured(&plan, &Options::default());
+        let outcome = race();
+        assert_eq!(run.history.hash(), outcome.hash);
+        let said = messages(&capture);
+        let pick = Pick { about: vec!["a".into()], ..Pick::default() };
+        let text = columns(outcome.run(), &said, &pick, 200).unwrap();
+        let text = anstream::adapter::strip_str(&text).to_string();
+        let asked =
+            text.lines().find(|line| line.contains("PUT ") && line.contains("/peers/")).expect("one asks");
+        assert!(id_of(asked).is_none() && asked.contains('▶') || asked.contains('◀'), "{asked}");
+        let answers = said.iter().filter(|message| message.text.starts_with("200 to ")).count();
+        assert!(answers > 10, "{answers}");
+        assert!(said.is_sorted_by_key(|message| message.at_us));
+    }
+
+    #[test]
     fn hosts_that_do_not_fit_are_refused_with_what_would() {
         let outcome = race();
-        let Err(Unshown::TooNarrow { least, .. }) = columns(outcome.run(), &Pick::default(), 40) else {
+        let Err(Unshown::TooNarrow { least, .. }) = columns(outcome.run(), &[], &Pick::default(), 40) else {
             panic!("it fitted");
         };
-        assert!(columns(outcome.run(), &Pick::default(), least - 1).is_err());
-        assert!(columns(outcome.run(), &Pick::default(), least).is_ok());
+        assert!(columns(outcome.run(), &[], &Pick::default(), least - 1).is_err());
+        assert!(columns(outcome.run(), &[], &Pick::default(), least).is_ok());
     }
 
     #[test]

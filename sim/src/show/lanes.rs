@@ -11,6 +11,9 @@ use serde_json::Value;
 
 use super::is_drawn;
 
+/// The group of the provider's hosts.
+const PROVIDER: &str = "provider";
+
 /// A host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Lane {
@@ -122,7 +125,7 @@ impl<'h> Lanes<'h> {
     }
 
     fn take(&mut self, world: &'h World, ranked: &mut Vec<(Rank, Lane)>) {
-        let provider = |host: &String| (Rank::Provider, Lane::new(host, "provider", "", ""));
+        let provider = |host: &String| (Rank::Provider, Lane::new(host, PROVIDER, "", ""));
         ranked.extend(world.provider_hosts.iter().map(provider));
         for cluster in &world.clusters {
             let rank = rank(world, cluster.name.as_str(), false);
@@ -178,6 +181,11 @@ impl Lane {
     fn new(host: &str, group: &str, place: &str, cluster: &str) -> Self {
         let [host, group, place, cluster] = [host, group, place, cluster].map(str::to_owned);
         Self { host, group, place, cluster }
+    }
+
+    /// Whether it is a service's.
+    pub(crate) fn serves(&self) -> bool {
+        !self.cluster.is_empty() || self.group == PROVIDER
     }
 
     /// Group and data centre, for people; the data centre only where it has a name of its own.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use fusion_history::{Body, Event, EventId};
 
+use super::messages::Message;
 use super::{Lanes, Names, Run, area, is_drawn};
 
 /// The areas of SPEC that events speak of.
@@ -135,8 +136,7 @@ impl Pick {
         lanes: &Lanes<'_>,
         names: &Names,
     ) -> Result<Vec<&'r Event>, Unshown> {
-        let about: Vec<Subject> =
-            self.about.iter().map(|word| subject(word, run, lanes, names)).collect::<Result<_, _>>()?;
+        let about = self.subjects(run, lanes, names)?;
         let is_picked = |event: &&Event| {
             let always = matches!(event.body, Body::Fault { .. } | Body::Phase { .. });
             self.is_within(event)
@@ -151,6 +151,43 @@ impl Pick {
         }
         let last_us = run.history.events().last().map_or(0, |event| event.at_us);
         Err(Unshown::Nothing { events: run.history.len(), last_s: last_us as f64 / 1e6 })
+    }
+
+    /// The messages between services that are asked for: by time, by host and by object. An area has none.
+    ///
+    /// # Errors
+    /// When a word means nothing in this run.
+    pub(crate) fn messages<'m>(
+        &self,
+        run: Run<'_>,
+        lanes: &Lanes<'_>,
+        names: &Names,
+        messages: &'m [Message],
+    ) -> Result<Vec<&'m Message>, Unshown> {
+        let about = self.subjects(run, lanes, names)?;
+        let time = |edge: Edge| match edge {
+            Edge::Time(at_us) => Some(at_us),
+            Edge::Event(id) => run.history.event(EventId(id)).map(|event| event.at_us),
+        };
+        let from_us = self.from.and_then(time).unwrap_or(0);
+        let until_us = self.until.and_then(time).unwrap_or(u64::MAX);
+        let is_picked = |message: &&Message| {
+            let ends = [lanes.at(&message.from), lanes.at(&message.to)];
+            let serves = |end: &Option<usize>| end.is_some_and(|lane| lanes.all()[lane].serves());
+            let is_about = |subject: &Subject| match subject {
+                Subject::Area(_) => false,
+                Subject::Lanes(of) => ends.iter().flatten().any(|lane| of.contains(lane)),
+                Subject::Object(part) => message.text.contains(part.as_str()),
+            };
+            (from_us..=until_us).contains(&message.at_us)
+                && ends.iter().all(serves)
+                && (about.is_empty() || about.iter().any(is_about))
+        };
+        Ok(messages.iter().filter(is_picked).collect())
+    }
+
+    fn subjects(&self, run: Run<'_>, lanes: &Lanes<'_>, names: &Names) -> Result<Vec<Subject>, Unshown> {
+        self.about.iter().map(|word| subject(word, run, lanes, names)).collect()
     }
 
     fn is_within(&self, event: &Event) -> bool {
