@@ -31,14 +31,17 @@ impl Packets {
             eprintln!("skipped: there is no tshark to read {scenario} with (Debian: apt-get install tshark)");
             return None;
         }
-        let scenario = Library::nearest().unwrap().find(scenario).unwrap();
-        let plan = Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 3, mode);
+        let scenario =
+            Library::nearest().and_then(|all| all.find(scenario)).expect("a scenario of the library");
+        let plan = Plan::new(&scenario, &hosts(&scenario.topology).expect("a topology that can be"), 3, mode);
         let (run, capture) = captured(&plan, &Options::default());
         assert_eq!(run.failure, None);
         let name = format!("{}-{mode:?}-{}.pcapng", scenario.name, pick.about.join("-").replace('/', "-"));
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let selection = Selection::of(&capture, &run.history, pick).unwrap();
-        let written = selection.write(File::create(&file).unwrap(), "a test").unwrap();
+        let selection = Selection::of(&capture, &run.history, pick).expect("hosts of the run");
+        let written = selection
+            .write(File::create(&file).expect("a folder to write to"), "a test")
+            .expect("room to write");
         Some(Self { file, written })
     }
 
@@ -53,10 +56,10 @@ impl Packets {
         for field in fields {
             asked.args(["-e", field]);
         }
-        let output = asked.output().unwrap();
+        let output = asked.output().expect("it was there before");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{filter}: {said}");
-        let lines = String::from_utf8(output.stdout).unwrap();
+        let lines = String::from_utf8(output.stdout).expect("fields are text");
         lines.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
     }
 

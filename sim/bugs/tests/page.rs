@@ -52,14 +52,14 @@ struct Page {
 impl Page {
     fn of(outcome: &Outcome, name: &str, browser: &'static str) -> Self {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.html"));
-        fs::write(&file, timeline::page(outcome.run())).unwrap();
+        fs::write(&file, timeline::page(outcome.run())).expect("a folder to write to");
         Self { browser, file }
     }
 
     /// What the page says of itself once it is drawn, and its whole document.
     fn opened_at(&self, hash: &str) -> (BTreeMap<String, String>, String) {
         let document = self.run(hash, &["--dump-dom"]);
-        let document = String::from_utf8(document).unwrap();
+        let document = String::from_utf8(document).expect("a document is text");
         if let Some(folder) = std::env::var_os("TIMELINE_SHOTS") {
             let shot = Path::new(&folder).join(format!("{}{}.png", self.name(), hash.replace('#', "-")));
             self.run(hash, &[&format!("--screenshot={}", shot.display())]);
@@ -80,7 +80,7 @@ impl Page {
             .args(more)
             .arg(format!("file://{}{hash}", self.file.display()))
             .output()
-            .unwrap();
+            .expect("it was there before");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     }
@@ -91,8 +91,8 @@ impl Page {
 }
 
 fn plan(scenario: &str, mode: Mode) -> Plan {
-    let scenario = Library::nearest().unwrap().find(scenario).unwrap();
-    Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 3, mode)
+    let scenario = Library::nearest().and_then(|all| all.find(scenario)).expect("a scenario of the library");
+    Plan::new(&scenario, &hosts(&scenario.topology).expect("a topology that can be"), 3, mode)
 }
 
 fn drawn(outcome: &Outcome) -> usize {
@@ -102,7 +102,8 @@ fn drawn(outcome: &Outcome) -> usize {
 
 /// Two call each other at once and both calls are answered: the deployment has this one thing wrong.
 fn glare() -> Outcome {
-    let mutant = MUTANTS.iter().find(|mutant| mutant.name == "glare-makes-two-calls").unwrap();
+    let mutant =
+        MUTANTS.iter().find(|mutant| mutant.name == "glare-makes-two-calls").expect("one of the catalogue");
     let outcome =
         judged(&plan("glare", Mode::Swarm), &Options { hooks: (mutant.hooks)(), ..Options::default() });
     assert_eq!(outcome.ruling, Ruling::Violated, "{}", outcome.explain());
