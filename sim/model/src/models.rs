@@ -2,19 +2,25 @@
 
 use std::fmt;
 
+use crate::index::{self, Index};
+use crate::locus::{self, Call};
 use crate::model::Plant;
 use crate::pair::{self, Pair};
 use crate::report::Report;
 use crate::search::{Limits, search};
 
 /// The models, in the order in which they are searched.
-pub const ALL: [Named; 1] = [Named::Pair];
+pub const ALL: [Named; 3] = [Named::Pair, Named::Index, Named::Locus];
 
 /// A model by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// [`mod@crate::pair`].
     Pair,
+    /// [`mod@crate::index`].
+    Index,
+    /// [`mod@crate::locus`].
+    Locus,
 }
 
 /// There is no such model, or no such plant.
@@ -31,6 +37,8 @@ impl Named {
     pub fn name(self) -> &'static str {
         match self {
             Self::Pair => "pair",
+            Self::Index => "index",
+            Self::Locus => "locus",
         }
     }
 
@@ -39,6 +47,8 @@ impl Named {
     pub fn story(self) -> &'static str {
         match self {
             Self::Pair => "two people create their 1:1 conversation at once (CNV-003, CNV-004)",
+            Self::Index => "what is said in one cluster is in another's index, the newest (RDV-002, RDV-004)",
+            Self::Locus => "people call each other at once, and one of them vanishes (LOC-003, LOC-007)",
         }
     }
 
@@ -46,6 +56,8 @@ impl Named {
     #[must_use]
     pub fn plants(self) -> Vec<Plant> {
         match self {
+            Self::Locus => locus::Bug::ALL.map(locus::Bug::plant).to_vec(),
+            Self::Index => index::Bug::ALL.map(index::Bug::plant).to_vec(),
             Self::Pair => pair::Bug::ALL.map(pair::Bug::plant).to_vec(),
         }
     }
@@ -89,6 +101,14 @@ impl Named {
             Self::Pair => {
                 let bug = self.planted(&pair::Bug::ALL, pair::Bug::plant, plant)?;
                 search(Pair::new(clusters, bug), limits, tell)
+            }
+            Self::Index => {
+                let bug = self.planted(&index::Bug::ALL, index::Bug::plant, plant)?;
+                search(Index::new(clusters, bug), limits, tell)
+            }
+            Self::Locus => {
+                let bug = self.planted(&locus::Bug::ALL, locus::Bug::plant, plant)?;
+                search(Call::new(clusters, bug), limits, tell)
             }
         })
     }
