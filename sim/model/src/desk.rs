@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::println;
 use anstyle::{AnsiColor, Style};
+use fusion_model::model::Kind;
 use fusion_model::{Judged, Limits, Named, Report, Trace, Unknown, Verdict};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -117,6 +118,9 @@ fn tell(model: Named, clusters: usize, plant: Option<&str>, report: &Report) {
     if let Some((judged, story)) = report.violated() {
         println!("\n  A shortest story in which not {}: {}", judged.kind.name(), judged.words);
         tell_story(story);
+        if judged.kind == Kind::Eventually {
+            println!("          from here on nothing is lost any more, and yet it does not come to that");
+        }
     }
     println!();
 }

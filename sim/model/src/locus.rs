@@ -32,8 +32,8 @@ use crate::words;
 use world::Device;
 pub use world::World;
 
-/// How often a message can arrive twice, or without its answer arriving.
-const DOUBLES_MAX: u8 = 1;
+/// How often somebody can join.
+const JOINS_MAX: u8 = 2;
 /// How many devices can vanish.
 const GONE_MAX: usize = 1;
 
@@ -43,7 +43,10 @@ pub struct Call {
     at: Url,
     conversation: Url,
     setting: Setting,
-    calls_max: u8,
+    /// How often a message can arrive twice, or without its answer arriving.
+    doubles_max: u8,
+    /// Whether devices wait for answers as long as they are there.
+    patient: bool,
     bug: Option<Bug>,
 }
 
@@ -161,7 +164,9 @@ impl Call {
             at: url(&format!("{conversation}/locus")),
             conversation: url(conversation),
             setting: Setting { relay: None, kind, members },
-            calls_max: 2,
+            // Three devices have too many worlds for more.
+            doubles_max: if people == 2 { 1 } else { 0 },
+            patient: people > 2,
             bug,
         }
     }
@@ -190,7 +195,7 @@ impl Model for Call {
         }
         for request in &world.requests {
             steps.extend([Step::Arrive(*request), Step::Lose(*request)]);
-            steps.extend((world.doubles < DOUBLES_MAX).then_some(Step::Double(*request)));
+            steps.extend((world.doubles < self.doubles_max).then_some(Step::Double(*request)));
         }
         steps.extend(self.steps_of_the_home(world));
         steps.push(Step::Crash);
@@ -257,7 +262,10 @@ impl Model for Call {
     }
 
     fn needs(&self) -> &[Sort] {
-        &Sort::ALL
+        match self.doubles_max {
+            0 => &[Sort::Send, Sort::Arrive, Sort::Lose, Sort::Crash, Sort::Wait],
+            _ => &Sort::ALL,
+        }
     }
 
     fn show(&self, world: &World) -> Vec<String> {
@@ -265,14 +273,20 @@ impl Model for Call {
     }
 
     fn bounds(&self) -> String {
-        let joins = words::count(self.calls_max.into(), "attempt", "attempts");
-        let people = words::count(self.people, "device", "devices");
+        let patience = if self.patient { "no device gives up, " } else { "" };
         format!(
-            "{people}, {joins} to join, {} vanishes, {} arrives twice or without its answer, any number of losses, \
-             reorderings and crashes; the list in the home's own cluster is told at once, the others in order \
-             but for what comes twice",
+            "{}, {} to join, {} vanishes, {patience}{}, any number of losses, \
+             reorderings and crashes; the last one's list is told in order but for what comes twice, the others \
+             at once",
+            words::count(self.people, "device", "devices"),
+            words::count(JOINS_MAX.into(), "attempt", "attempts"),
             words::count(GONE_MAX, "device", "devices"),
-            words::count(DOUBLES_MAX.into(), "message", "messages"),
+            match self.doubles_max {
+                0 => "no message comes twice or without its answer".to_owned(),
+                more =>
+                    words::count(more.into(), "message comes", "messages come")
+                        + " twice or without its answer",
+            },
         )
     }
 }

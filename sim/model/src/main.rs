@@ -1,7 +1,9 @@
 //! The command line of the models.
 
 mod desk;
+mod follow;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anstream::eprintln;
@@ -9,6 +11,7 @@ use clap::{Parser, value_parser};
 use fusion_model::{ALL, Named, Unknown};
 
 use desk::Desk;
+use follow::follow;
 
 /// Searches small worlds round the protocol machines, in every order of events.
 ///
@@ -17,6 +20,10 @@ use desk::Desk;
 /// breadth first. What must hold is checked in each: `always` in every world, `eventually` from every world
 /// once the network loses nothing any more, `sometimes` in one world at least, or the model proves nothing.
 /// The bounds of each search are told with it.
+///
+/// With `--path`, the history of a simulated run is followed in the model of the pair instead: every state
+/// of a pair's slots and conversations that its services reported must be one to which the machines lead
+/// from the one before. The first that is not is shown, with what could have been there.
 ///
 /// A violated property is shown by one of its shortest stories. To see one, plant a bug: `--list` tells
 /// which there are. None of them is in what ships.
@@ -29,6 +36,8 @@ use desk::Desk;
 ///   cargo xtask model pair --clusters 3
 ///   cargo xtask model --list
 ///   cargo xtask model --plant rank-backwards
+///   cargo xtask sim run one-to-one-race --seed 7 --swarm --history race.jsonl
+///   cargo xtask model --path race.jsonl
 #[derive(Parser)]
 #[command(name = "cargo xtask model", bin_name = "cargo xtask model", version, verbatim_doc_comment)]
 struct Line {
@@ -43,6 +52,9 @@ struct Line {
     /// Plants a bug, which the search must find
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+    /// Follows a history, as `cargo xtask sim run --history FILE` writes it, in the model of the pair
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "clusters", "plant", "list"])]
+    path: Option<PathBuf>,
     /// Lists the models, with the bugs that can be planted in them
     #[arg(long)]
     list: bool,
@@ -53,6 +65,12 @@ struct Line {
 
 fn main() -> ExitCode {
     let line = Line::parse();
+    if let Some(path) = &line.path {
+        return follow(path, line.json).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        });
+    }
     match line.models() {
         Ok(models) => run(&line, &models),
         Err(unknown) => {

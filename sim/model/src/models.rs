@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::domain_claim::{self, DomainClaim};
 use crate::index::{self, Index};
 use crate::locus::{self, Call};
 use crate::model::Plant;
@@ -10,7 +11,7 @@ use crate::report::Report;
 use crate::search::{Limits, search};
 
 /// The models, in the order in which they are searched.
-pub const ALL: [Named; 3] = [Named::Pair, Named::Index, Named::Locus];
+pub const ALL: [Named; 4] = [Named::Pair, Named::Index, Named::Locus, Named::DomainClaim];
 
 /// A model by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Named {
     Index,
     /// [`mod@crate::locus`].
     Locus,
+    /// [`mod@crate::domain_claim`].
+    DomainClaim,
 }
 
 /// There is no such model, or no such plant.
@@ -39,6 +42,7 @@ impl Named {
             Self::Pair => "pair",
             Self::Index => "index",
             Self::Locus => "locus",
+            Self::DomainClaim => "domain-claim",
         }
     }
 
@@ -49,6 +53,7 @@ impl Named {
             Self::Pair => "two people create their 1:1 conversation at once (CNV-003, CNV-004)",
             Self::Index => "what is said in one cluster is in another's index, the newest (RDV-002, RDV-004)",
             Self::Locus => "people call each other at once, and one of them vanishes (LOC-003, LOC-007)",
+            Self::DomainClaim => "two orgs claim one domain at once (MAP-002)",
         }
     }
 
@@ -56,6 +61,7 @@ impl Named {
     #[must_use]
     pub fn plants(self) -> Vec<Plant> {
         match self {
+            Self::DomainClaim => domain_claim::Bug::ALL.map(domain_claim::Bug::plant).to_vec(),
             Self::Locus => locus::Bug::ALL.map(locus::Bug::plant).to_vec(),
             Self::Index => index::Bug::ALL.map(index::Bug::plant).to_vec(),
             Self::Pair => pair::Bug::ALL.map(pair::Bug::plant).to_vec(),
@@ -109,6 +115,10 @@ impl Named {
             Self::Locus => {
                 let bug = self.planted(&locus::Bug::ALL, locus::Bug::plant, plant)?;
                 search(Call::new(clusters, bug), limits, tell)
+            }
+            Self::DomainClaim => {
+                let bug = self.planted(&domain_claim::Bug::ALL, domain_claim::Bug::plant, plant)?;
+                search(DomainClaim::new(clusters, bug), limits, tell)
             }
         })
     }

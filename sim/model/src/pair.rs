@@ -28,6 +28,7 @@ use world::Object;
 pub use world::World;
 
 /// The race for one pair.
+#[derive(Debug)]
 pub struct Pair {
     sites: Vec<ClusterName>,
     /// A pair for each order in which the clusters can rank for it.
@@ -187,7 +188,12 @@ impl Pair {
         }
     }
 
-    fn site(&self, name: &ClusterName) -> Site {
+    /// The race for one pair whose clusters and conversations are known; nobody posts.
+    pub(crate) fn observed(sites: Vec<ClusterName>, pair: PairKey, places: Vec<[Contender; 2]>) -> Self {
+        Self { sites, pairs: vec![pair], places, posts_max: 0, network: Network::Keeps, bug: None }
+    }
+
+    pub(crate) fn site(&self, name: &ClusterName) -> Site {
         self.sites.iter().position(|site| site == name).expect("only clusters of the model are named")
     }
 

@@ -80,12 +80,13 @@ impl Report {
         }
     }
 
-    /// The violated property of the shortest story.
+    /// The violated property of the shortest story; one whose story ends in what is wrong comes before one
+    /// that only leads there.
     #[must_use]
     pub fn violated(&self) -> Option<(&Judged, &Trace)> {
         let violated = self.properties.iter().filter(|judged| judged.verdict == Verdict::Violated);
         let told = violated.filter_map(|judged| Some((judged, judged.story.as_ref()?)));
-        told.min_by_key(|(_, story)| story.steps.len())
+        told.min_by_key(|(judged, story)| (judged.kind == Kind::Eventually, story.steps.len()))
     }
 
     /// For machines; the caller adds which model it is.

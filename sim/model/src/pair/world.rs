@@ -24,9 +24,9 @@ pub struct World {
     /// Where each person is served.
     pub(super) served: [Site; 2],
     /// Each person's slot, durable where they are served.
-    pub(super) slots: [Option<Slot>; 2],
+    pub(crate) slots: [Option<Slot>; 2],
     /// The pair's conversation in each cluster, durable.
-    pub(super) objects: Vec<Option<Object>>,
+    pub(crate) objects: Vec<Option<Object>>,
     /// Messages under way. Equal ones count once: a message that arrives may stay.
     pub(super) under_way: BTreeSet<Message>,
     /// How many activities of each person were accepted.
@@ -41,9 +41,9 @@ pub struct World {
 
 /// A conversation of the pair.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Object {
+pub(crate) struct Object {
     pub(super) creator: Person,
-    pub(super) life: Life,
+    pub(crate) life: Life,
     /// Whose activity, and which of theirs.
     pub(super) log: Vec<(Person, usize)>,
     /// In the outbox: the claim.
@@ -171,14 +171,14 @@ impl Pair {
         over && slots && [0, 1].into_iter().all(|who| object.has_all_of(who, world.accepted[who]))
     }
 
-    /// Whether all goes well once everything under way is lost, and nothing after that: everything is sent
-    /// and delivered, round after round.
+    /// Whether it all ends once everything under way is lost, and nothing after that: everything is sent and
+    /// delivered, round after round.
     pub(super) fn comes_to_rest(&self, world: &World) -> bool {
         let mut world = world.clone();
         for _ in 0..ROUNDS_MAX {
             world.under_way = self.due(&world).into_iter().collect();
             if world.under_way.is_empty() {
-                return world.alarm.is_none() && self.is_settled(&world);
+                return true;
             }
             while let Some(message) = world.under_way.pop_first() {
                 self.arrive(&mut world, message);
@@ -233,7 +233,7 @@ impl Pair {
         world.slots[person].as_ref().map(|slot| self.site_of(slot.answer()))
     }
 
-    fn site_of(&self, url: &Url) -> Site {
+    pub(crate) fn site_of(&self, url: &Url) -> Site {
         let named = |places: &[Contender; 2]| places.iter().any(|place| place.url == *url);
         self.places.iter().position(named).expect("only conversations of the model are named")
     }
