@@ -1,6 +1,8 @@
 //! Goal: what a simulated world does is a path of the model, and what no machine can do is refused where it
 //! stands. Method: histories of the simulator's own race, from many seeds, whole and spoiled.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 use std::path::Path;
 
 use fusion_history::{Body, Event, History};

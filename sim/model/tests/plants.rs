@@ -1,6 +1,8 @@
 //! Goal: a search finds what is wrong, by a shortest story, and finds nothing where nothing is. Method: each
 //! bug is planted in its model with two clusters; the length of its story is known.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where something is missing")]
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
