@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{LifeState, Observed, Projection, State};
-use crate::cast::Site;
+use crate::cast::{self, Site};
 use crate::pair::Pair;
 
 /// Why a pair of a history is none of the model's, or is told in a way that cannot be read.
@@ -66,7 +66,7 @@ fn made(event: &Event) -> Result<Option<(String, Made)>, Unfit> {
 
 /// The pair's people and clusters by number: somebody and the cluster that serves them have the same one.
 struct Cast<'a> {
-    people: &'a [Address; 2],
+    people: Vec<Address>,
     sites: Vec<ClusterName>,
     made: &'a [Made],
 }
@@ -88,23 +88,23 @@ fn project_one(events: &[Event], world: &World, key: &str, made: &[Made]) -> Res
     }
     let pair: PairKey = serde_json::from_value(Value::String(key.to_owned()))
         .map_err(|_| unfit("a pair whose key is none"))?;
-    let [one, other] = cast.people;
-    let title = format!("{} in {} and {} in {}", one.as_str(), cast.sites[0], other.as_str(), cast.sites[1]);
+    let role = |place: usize| {
+        let (who, home) = (cast.people[place].as_str(), &cast.sites[place]);
+        format!("{} in {} is {who} in {home}", cast::person(place), cast::site(place))
+    };
+    let title = format!("{}, {}", role(0), role(1));
     Ok(Projection { title, model: cast.model(pair), observed })
 }
 
 impl<'a> Cast<'a> {
-    fn of(
-        events: &[Event],
-        world: &World,
-        people: &'a [Address; 2],
-        made: &'a [Made],
-    ) -> Result<Self, Unfit> {
+    fn of(events: &[Event], world: &World, people: &[Address; 2], made: &'a [Made]) -> Result<Self, Unfit> {
         let home = |who: &Address| {
             let known = world.users.iter().find(|user| user.user == *who).map(|user| user.cluster.clone());
             known.ok_or_else(|| unfit("one of the pair is not among the people that the history begins with"))
         };
-        let sites = vec![home(&people[0])?, home(&people[1])?];
+        let mut homes = vec![(home(&people[0])?, people[0].clone()), (home(&people[1])?, people[1].clone())];
+        homes.sort();
+        let (sites, people): (Vec<_>, Vec<_>) = homes.into_iter().unzip();
         let moves = |event: &Event| match &event.body {
             Body::Invoke { call: Call::Move { user, .. }, .. } => people.contains(user),
             _ => false,
