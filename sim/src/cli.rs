@@ -172,6 +172,13 @@ enum Command {
     /// `next`.
     Step(step::Arguments),
     /// Shows a run: as text in columns, as a sequence diagram, as a page, as packets
+    ///
+    /// Examples:
+    ///   show BUNDLE --about LOC-003
+    ///   show BUNDLE --from 3s --until #80 --wire
+    ///   show --scenario glare --seed 3 --as mermaid
+    ///   show BUNDLE --as pcapng -o run.pcapng
+    #[command(verbatim_doc_comment)]
     Show(show::Show),
     /// Shows the first event in which two histories differ; exit code 0 when they are equal
     Diff {
