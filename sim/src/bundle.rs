@@ -263,7 +263,7 @@ fn fill(path: &Path, with: impl FnOnce(&mut BufWriter<File>) -> Result<()>) -> R
 }
 
 /// This program: its version and the hash of its file.
-fn build() -> String {
+pub(crate) fn build() -> String {
     static BUILD: OnceLock<String> = OnceLock::new();
     let made = || {
         let file = std::env::current_exe().and_then(std::fs::read).unwrap_or_default();
@@ -287,7 +287,8 @@ fn lock() -> String {
     hex(include_bytes!("../../Cargo.lock"))
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// SHA-256, in hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -4,6 +4,7 @@ mod aftermath;
 mod desk;
 mod detect;
 mod explore;
+mod merge;
 mod show;
 mod step;
 
@@ -13,10 +14,12 @@ use std::process::ExitCode;
 use crate::compare::{self, Comparison, Engine};
 use crate::determinism::{self, Fault};
 use crate::engines::fabric::hosts;
+use crate::explore::Batch;
 use crate::library::Library;
 use crate::narrate::narrate;
 use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
+use crate::shard::Shard;
 use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, value_parser};
@@ -127,6 +130,12 @@ enum Command {
         story: bool,
         #[command(flatten)]
         planted: Planted,
+        /// Only the seeds of which this is the remainder by N: one of N parts, 0/N to N-1/N
+        #[arg(long, default_value_t = Shard::WHOLE, value_name = "I/N")]
+        shard: Shard,
+        /// Writes a line about each run to a file, for `merge`
+        #[arg(long, value_name = "FILE")]
+        results: Option<PathBuf>,
         /// Draws only faults that every simulated engine can express. So it is with turmoil and all
         #[arg(long)]
         common: bool,
@@ -135,6 +144,7 @@ enum Command {
         engine: Where,
     },
     Detect(crate::detect::Args),
+    Merge(merge::Args),
     /// Checks a simulated deployment with the conformance suite: the same checks as over sockets
     Conform {
         /// The world's seed
@@ -310,7 +320,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
             desk.one(&outcome);
             Ok(outcome.ruling)
         }
-        Some(Command::Sweep { scenario, seeds, from, story, planted, common, engine }) => {
+        Some(Command::Sweep { scenario, seeds, from, story, planted, shard, results, common, engine }) => {
             let mode = if *story { Mode::Story } else { Mode::Swarm };
             ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
             let scenario = library.find(scenario)?;
@@ -318,6 +328,8 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
                 Where::All => {
                     ensure!(!story, "every seed of a story is compared by `compare`");
                     ensure!(planted.plant.is_none(), "a planted bug is swept on one engine: name it");
+                    let parts = !shard.is_whole() || results.is_some();
+                    ensure!(!parts, "shards and their results are of one engine: name it");
                     let (scenarios, at_most) = (&[scenario], usize::MAX);
                     let plans =
                         compare::Batch { scenarios, seeds: *seeds, first: *from, story: false, at_most };
@@ -330,7 +342,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
             let common = *common || engine == Engine::Turmoil;
             let scenario = if common { compare::common(&scenario) } else { scenario };
             let batch = desk.seeds(*from, *seeds, mode, planted.plant.clone());
-            desk.sweep(engine, &scenario, &batch)
+            desk.sweep(engine, &scenario, &Batch { shard: *shard, ..batch }, results.as_deref())
         }
         Some(Command::Compare { scenario, seeds, from, at_least, at_most }) => {
             ensure!(from.checked_add(*seeds).is_some(), "there are no {seeds} seeds from {from} on");
@@ -343,6 +355,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
                 compare::Batch { scenarios: &scenarios, seeds: *seeds, first: *from, story: true, at_most };
             Ok(desk.compare(&plans, *at_least))
         }
+        Some(Command::Merge(args)) => merge::run(&desk, args),
         Some(Command::Detect(args)) => detect::run(&desk, args, library.all()?),
         Some(Command::Replay { bundle, until }) => {
             aftermath::replay(bundle, *until, &library, line.json, plants)

@@ -1,8 +1,9 @@
 //! Many runs: seeds over all cores, and what they show together.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fusion_history::Ruling;
@@ -13,6 +14,7 @@ use crate::fabric::FaultCount;
 use crate::outcome::{Outcome, judged};
 use crate::plan::{Mode, Plan};
 use crate::scenario::Scenario;
+use crate::shard::{Record, Shard};
 use crate::stopwatch::Stopwatch;
 
 /// Which runs to make of a scenario.
@@ -22,6 +24,8 @@ pub struct Batch {
     pub first: u64,
     /// How many seeds.
     pub seeds: u64,
+    /// Which of them are played here.
+    pub shard: Shard,
     /// With or without a swarm.
     pub mode: Mode,
     /// How many runs at a time.
@@ -36,13 +40,15 @@ pub struct Summary {
     /// The scenario.
     pub scenario: String,
     /// The engine.
-    pub engine: &'static str,
+    pub engine: String,
     /// How many runs were asked for.
     pub asked: u64,
     /// How many runs were made: fewer, when the batch was stopped.
     pub runs: u64,
     /// Runs that are not as they must be, in order of seed, at most [`KEPT_MAX`].
     pub failed: Vec<Outcome>,
+    /// The same in short, also where their histories are elsewhere.
+    pub notable: Vec<Record>,
     /// How many there are.
     pub violated: u64,
     /// How many could not be judged.
@@ -56,11 +62,11 @@ pub struct Summary {
     /// The hash over all hashes in order of seed.
     pub hash: String,
     /// How often each fault family was chosen and made a difference, in runs.
-    pub faults: BTreeMap<&'static str, FaultCount>,
+    pub faults: BTreeMap<String, FaultCount>,
     /// The requirements that were judged on at least one case.
     pub reached: BTreeSet<String>,
     /// In how many runs a fault family made a difference while a requirement had a case.
-    pub under_fault: BTreeMap<(String, &'static str), u64>,
+    pub under_fault: BTreeMap<(String, String), u64>,
     /// Different histories among the runs.
     pub distinct: u64,
 }
@@ -89,27 +95,30 @@ pub fn explore_on(
 ) -> Summary {
     let watch = Stopwatch::start();
     let hosts = hosts(&scenario.topology).unwrap_or_default();
-    let next = AtomicU64::new(0);
+    let seeds = batch.shard.of(batch.first, batch.seeds);
+    let asked = seeds.len() as u64;
+    let next = Mutex::new(seeds);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
         for _ in 0..batch.jobs.max(1) {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= batch.seeds {
-                        break;
-                    }
-                    let plan = Plan::new(scenario, &hosts, batch.first + n, batch.mode);
+                    let Some(seed) = lock(&next).next() else { break };
+                    let plan = Plan::new(scenario, &hosts, seed, batch.mode);
                     let plan = Plan { planted: batch.planted.clone(), ..plan };
                     let outcome = judged(&plan);
                     progress(&outcome);
-                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(n, outcome);
+                    lock(&tally).add(seed, outcome);
                 }
             });
         }
     });
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Summary { asked: batch.seeds, ..tally.summary(&scenario.name, watch.elapsed()) }
+    Summary { asked, ..tally.summary(&scenario.name, watch.elapsed()) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Summary {
@@ -139,45 +148,54 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts run `n` of the batch.
+    /// Counts run `n` of the batch, and keeps it when it is not as it must be.
     pub(crate) fn add(&mut self, n: u64, outcome: Outcome) {
+        self.count(n, &Record::of(&outcome));
+        let summary = &mut self.summary;
+        summary.engine = outcome.engine.to_owned();
+        if outcome.ruling != Ruling::Holds {
+            // The lowest seeds are kept, whichever thread was faster.
+            summary.failed.push(outcome);
+            summary.failed.sort_by_key(|outcome| (Reverse(outcome.ruling), outcome.seed));
+            summary.failed.truncate(KEPT_MAX);
+        }
+    }
+
+    /// Counts run `n` of the batch, of which no more is known than this.
+    pub(crate) fn count(&mut self, n: u64, run: &Record) {
         let summary = &mut self.summary;
         summary.runs += 1;
-        summary.engine = outcome.engine;
-        summary.events += outcome.events;
-        summary.simulated += outcome.simulated;
-        for (family, count) in &outcome.faults {
-            let tally = summary.faults.entry(family).or_default();
+        summary.events += run.events;
+        summary.simulated += Duration::from_micros(run.simulated_us);
+        for (family, count) in &run.faults {
+            let tally = summary.faults.entry(family.clone()).or_default();
             tally.chosen += u64::from(count.chosen > 0);
             tally.effective += u64::from(count.effective > 0);
         }
-        let judged = outcome.verdicts.iter().filter(|verdict| verdict.reached > 0);
-        let judged: BTreeSet<&String> = judged.flat_map(|verdict| &verdict.requirements).collect();
-        for (family, _) in outcome.faults.iter().filter(|(_, count)| count.effective > 0) {
-            for id in &judged {
-                *summary.under_fault.entry(((*id).clone(), *family)).or_default() += 1;
+        for (family, _) in run.faults.iter().filter(|(_, count)| count.effective > 0) {
+            for id in &run.reached {
+                *summary.under_fault.entry((id.clone(), family.clone())).or_default() += 1;
             }
         }
-        summary.reached.extend(judged.into_iter().cloned());
-        self.hashes.insert(n, outcome.hash.clone());
-        match outcome.ruling {
+        summary.reached.extend(run.reached.iter().cloned());
+        self.hashes.insert(n, run.hash.clone());
+        match run.verdict {
             Ruling::Holds => return,
             Ruling::Unknown => summary.unknown += 1,
             Ruling::Violated => summary.violated += 1,
         }
-        // The lowest seeds are kept, whichever thread was faster.
-        summary.failed.push(outcome);
-        summary.failed.sort_by_key(|outcome| (std::cmp::Reverse(outcome.ruling), outcome.seed));
-        summary.failed.truncate(KEPT_MAX);
+        summary.notable.push(run.clone());
+        summary.notable.sort_by_key(|run| (Reverse(run.verdict), run.seed));
+        summary.notable.truncate(KEPT_MAX);
     }
 
     /// What the runs show together.
     pub(crate) fn summary(self, scenario: &str, wall: Duration) -> Summary {
         let mut hash = Sha256::new();
         self.hashes.values().for_each(|one| hash.update(one));
-        let hex = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let distinct = self.hashes.values().collect::<BTreeSet<_>>().len() as u64;
-        Summary { scenario: scenario.to_owned(), wall, hash: hex, distinct, ..self.summary }
+        Summary { scenario: scenario.to_owned(), wall, hash, distinct, ..self.summary }
     }
 }
 

@@ -19,6 +19,8 @@ pub mod expedition;
 pub mod explore;
 pub mod fabric;
 pub mod generate;
+#[cfg(madsim)]
+pub mod fuzz;
 pub mod library;
 pub mod meter;
 pub mod narrate;
@@ -26,8 +28,10 @@ pub mod outcome;
 pub mod plan;
 pub mod plant;
 pub mod play;
+mod progress;
 pub mod scenario;
 pub mod show;
+pub mod shard;
 pub mod shrink;
 pub mod stage;
 #[cfg(not(madsim))]

@@ -155,8 +155,10 @@ impl Outcome {
         let scenario = file.unwrap_or_else(|| self.scenario.clone());
         let engine = match self.engine {
             "fabric" => String::new(),
-            // A program of its own, with plants of its own.
-            "madsim" => return format!("cargo xtask sim madsim {scenario} --seed {}", self.seed),
+            // A program of its own.
+            "madsim" => {
+                return format!("cargo xtask sim madsim {scenario} --seed {}{swarm}{plant}", self.seed);
+            }
             engine => format!(" --engine {engine}"),
         };
         format!("cargo xtask sim run {scenario} --seed {}{swarm}{plant}{engine}", self.seed)

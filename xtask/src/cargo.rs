@@ -62,7 +62,7 @@ fn build_madsim(profile: &str) -> Result<PathBuf> {
     let status = cargo()
         .env("RUSTFLAGS", format!("{flags} --cfg madsim"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args(["build", "--profile", profile, "--package", "fusion-sim", "--bin", PROGRAM, "--quiet"])
+        .args(["build", "--profile", profile, "--package", "fusion-bugs", "--bin", PROGRAM, "--quiet"])
         .args(["--target", &host, "--target-dir"])
         .arg(&folder)
         .status()?;

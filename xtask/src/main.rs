@@ -107,6 +107,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sim { arguments } if arguments.first().is_some_and(|first| first == "madsim") => {
             cargo::madsim(&arguments[1..])
         }
+        Command::Sim { arguments } if is_detection_on_madsim(&arguments) => cargo::madsim(&arguments),
         Command::Sim { arguments } => cargo::run("fusion-bugs", "fusion-bugs", &arguments),
         Command::Model { arguments } => cargo::run("fusion-model", "fusion-model", &arguments),
         Command::Conform { arguments } if arguments.iter().any(|argument| argument == "--self-test") => {
@@ -125,6 +126,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Test { arguments } => cargo::test(&arguments),
         Command::Lint => cargo::lint(),
     }
+}
+
+/// Of the score's engines, madsim is in a program of its own.
+fn is_detection_on_madsim(arguments: &[String]) -> bool {
+    let detection = arguments.iter().any(|argument| argument == "detect");
+    let apart = arguments.windows(2).any(|pair| pair[0] == "--engine" && pair[1] == "madsim");
+    detection && (apart || arguments.iter().any(|argument| argument == "--engine=madsim"))
 }
 
 fn needs_no_deployment(arguments: &[String]) -> bool {

@@ -11,7 +11,8 @@ use crate::requirements::{Cell, Row};
 #[must_use]
 pub fn fault_table(rows: &[Row]) -> String {
     let judged: Vec<&Row> = rows.iter().filter(|row| !row.faults.is_empty()).collect();
-    let families: BTreeSet<&str> = judged.iter().flat_map(|row| row.faults.keys().copied()).collect();
+    let families: BTreeSet<&str> =
+        judged.iter().flat_map(|row| row.faults.keys().map(String::as_str)).collect();
     let mut table = format!("{:<8}", "rule");
     for family in &families {
         let _ = write!(table, "  {family}");
@@ -20,7 +21,7 @@ pub fn fault_table(rows: &[Row]) -> String {
     for row in &judged {
         let _ = write!(table, "{:<8}", row.id);
         for family in &families {
-            let cell = row.faults.get(family).map_or_else(|| "-".to_owned(), Cell::to_string);
+            let cell = row.faults.get(*family).map_or_else(|| "-".to_owned(), Cell::to_string);
             let _ = write!(table, "  {cell:>width$}", width = family.len());
         }
         table.push('\n');
@@ -53,7 +54,7 @@ mod tests {
             checks: vec![],
             scenarios: vec![],
             mutants: vec![],
-            faults: faults.iter().copied().collect(),
+            faults: faults.iter().map(|(family, cell)| ((*family).to_owned(), *cell)).collect(),
             verdict: None,
             reason: None,
         }

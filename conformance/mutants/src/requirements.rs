@@ -14,6 +14,7 @@ use fusion_sim::engines::fabric::{self, checked, conform};
 use fusion_sim::explore::{Batch, Summary, explore};
 use fusion_sim::library::Library;
 use fusion_sim::plan::Mode;
+use fusion_sim::shard::Shard;
 use serde::Serialize;
 
 use crate::self_test;
@@ -34,7 +35,7 @@ pub struct Row {
     /// The mutants of it that were caught.
     pub mutants: Vec<String>,
     /// What each fault family did in the runs in which a judge had a case of it.
-    pub faults: BTreeMap<&'static str, Cell>,
+    pub faults: BTreeMap<String, Cell>,
     /// What was concluded; `None`: nothing has looked at it.
     pub verdict: Option<Verdict>,
     /// Why nothing looks at it, where the catalogue says so.
@@ -80,9 +81,9 @@ struct Seen {
     mutants: BTreeMap<String, BTreeSet<String>>,
     verdicts: BTreeMap<String, Vec<Verdict>>,
     /// Every family that was drawn at all.
-    families: BTreeSet<&'static str>,
+    families: BTreeSet<String>,
     /// In how many runs of a scenario of the rule each family was drawn, and made a difference to it.
-    under_fault: BTreeMap<(String, &'static str), Tally>,
+    under_fault: BTreeMap<(String, String), Tally>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -99,7 +100,8 @@ pub fn requirements(library: &Library, effort: Effort, progress: &(dyn Fn(&str) 
     let mut seen = Seen::default();
     for scenario in library.all()? {
         for (seeds, mode) in [(1, Mode::Story), (effort.seeds, Mode::Swarm)] {
-            let batch = Batch { first: 1, seeds, mode, jobs: effort.jobs, planted: None };
+            let batch =
+                Batch { first: 1, seeds, shard: Shard::WHOLE, mode, jobs: effort.jobs, planted: None };
             let stop = AtomicBool::new(false);
             seen.play(&explore(&scenario, &batch, &fabric::Options::default(), &stop, &|_| {}));
         }
@@ -127,12 +129,14 @@ impl Seen {
                 self.judges.entry(id.clone()).or_default().insert(judge.name().to_owned());
             }
         }
-        self.families.extend(summary.faults.keys());
+        self.families.extend(summary.faults.keys().cloned());
         for id in &summary.reached {
             for (family, count) in &summary.faults {
-                let tally = self.under_fault.entry((id.clone(), family)).or_default();
+                let both = (id.clone(), family.clone());
+                let judged = summary.under_fault.get(&both).copied().unwrap_or_default();
+                let tally = self.under_fault.entry(both).or_default();
                 tally.drawn += count.chosen;
-                tally.judged += summary.under_fault.get(&(id.clone(), *family)).copied().unwrap_or_default();
+                tally.judged += judged;
             }
         }
         for verdict in summary.failed.iter().flat_map(|outcome| &outcome.verdicts) {
@@ -179,14 +183,17 @@ impl Seen {
     }
 
     /// Empty for a rule that no judge had a case of.
-    fn cells(&self, id: &str) -> BTreeMap<&'static str, Cell> {
+    fn cells(&self, id: &str) -> BTreeMap<String, Cell> {
         let judged = self.judges.contains_key(id);
         let families = self.families.iter().filter(|_| judged);
         families
-            .map(|family| match self.under_fault.get(&(id.to_owned(), *family)) {
-                None | Some(Tally { drawn: 0, .. }) => (*family, Cell::NotDrawn),
-                Some(Tally { drawn, judged: 0 }) => (*family, Cell::NoEffect { drawn: *drawn }),
-                Some(Tally { judged, .. }) => (*family, Cell::Judged { runs: *judged }),
+            .map(|family| {
+                let cell = match self.under_fault.get(&(id.to_owned(), family.clone())) {
+                    None | Some(Tally { drawn: 0, .. }) => Cell::NotDrawn,
+                    Some(Tally { drawn, judged: 0 }) => Cell::NoEffect { drawn: *drawn },
+                    Some(Tally { judged, .. }) => Cell::Judged { runs: *judged },
+                };
+                (family.clone(), cell)
             })
             .collect()
     }

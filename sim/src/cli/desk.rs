@@ -1,11 +1,10 @@
 //! How results are put before people and machines, and what counts as a good one.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use super::aftermath;
 use crate::bundle::Checked;
@@ -18,7 +17,9 @@ use crate::library::Library;
 use crate::outcome::Outcome;
 use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
+use crate::progress;
 use crate::scenario::{FAMILIES, Scenario};
+use crate::shard::{Results, Shard, Sweep};
 use crate::stopwatch::Stopwatch;
 use anstream::{eprint, eprintln, print, println};
 use anyhow::{Result, bail};
@@ -72,7 +73,7 @@ impl Desk {
     /// failures, too: they would be an empty victory.
     pub(crate) fn everything(&self, scenarios: &[Scenario], seeds: u64) -> Result<Ruling> {
         let mut ruling = Ruling::Holds;
-        let mut faults: BTreeMap<&'static str, FaultCount> = BTreeMap::new();
+        let mut faults: BTreeMap<String, FaultCount> = BTreeMap::new();
         let mut runs = 0;
         for scenario in scenarios {
             let story = self.batch(scenario, 0, 1, Mode::Story);
@@ -85,7 +86,7 @@ impl Desk {
             self.summary(&swarm);
             ruling = ruling.max(if seeds > 0 { swarm.ruling() } else { story.ruling() });
             for (family, count) in &swarm.faults {
-                let total = faults.entry(family).or_default();
+                let total = faults.entry(family.clone()).or_default();
                 total.chosen += count.chosen;
                 total.effective += count.effective;
             }
@@ -110,23 +111,38 @@ impl Desk {
         Ok(ruling)
     }
 
-    /// One scenario with many seeds.
+    /// One scenario with many seeds, each of which is written to the file of `results`, too.
     ///
     /// # Errors
-    /// When the engine cannot express what the scenario itself is about: nothing is played then.
-    pub(crate) fn sweep(&self, engine: Engine, scenario: &Scenario, batch: &Batch) -> Result<Ruling> {
+    /// When the engine cannot express what the scenario itself is about: nothing is played then. When the
+    /// results cannot be written.
+    pub(crate) fn sweep(
+        &self,
+        engine: Engine,
+        scenario: &Scenario,
+        batch: &Batch,
+        results: Option<&Path>,
+    ) -> Result<Ruling> {
         let story = Plan::new(scenario, &hosts(&scenario.topology)?, batch.first, Mode::Story);
         if let Some(why) = engine.refusal(&story) {
             bail!(why);
         }
         let hooks = self.plants.hooks(&Plan { planted: batch.planted.clone(), ..story })?;
-        let summary = self.batch_on(engine, scenario, batch, &hooks);
+        let sweep = Sweep::of(scenario, batch, engine.name());
+        let results = results.map(|file| Results::begin(file, sweep, batch.shard)).transpose()?;
+        let summary = self.batch_on(engine, scenario, batch, &hooks, &|outcome| {
+            results.iter().for_each(|results| results.add(outcome));
+        });
         self.summary(&summary);
         self.faults(&summary.faults, summary.runs);
         if self.stopped() {
             eprintln!("stopped after {} of {} seeds", summary.runs, summary.asked);
         }
-        Ok(summary.ruling().max(self.empty_victory(&summary, scenario)))
+        results.map_or(Ok(()), Results::end)?;
+        // What a part never reaches, another may.
+        let empty =
+            if batch.shard.is_whole() { self.empty_victory(&summary, scenario) } else { Ruling::Holds };
+        Ok(summary.ruling().max(empty))
     }
 
     /// Unknown, when a requirement that the scenario is about never had a case.
@@ -173,19 +189,28 @@ impl Desk {
 
     pub(crate) fn batch(&self, scenario: &Scenario, first: u64, seeds: u64, mode: Mode) -> Summary {
         let batch = self.seeds(first, seeds, mode, None);
-        self.batch_on(Engine::Fabric, scenario, &batch, &Hooks::default())
+        self.batch_on(Engine::Fabric, scenario, &batch, &Hooks::default(), &|_| {})
     }
 
     /// Seeds from `first` on, as many runs at a time as were asked for.
     pub(crate) fn seeds(&self, first: u64, seeds: u64, mode: Mode, planted: Option<String>) -> Batch {
-        Batch { first, seeds, mode, jobs: self.jobs, planted }
+        Batch { first, seeds, shard: Shard::WHOLE, mode, jobs: self.jobs, planted }
     }
 
-    fn batch_on(&self, engine: Engine, scenario: &Scenario, batch: &Batch, hooks: &Hooks) -> Summary {
-        let bar = self.bar(&scenario.name, batch.seeds);
+    fn batch_on(
+        &self,
+        engine: Engine,
+        scenario: &Scenario,
+        batch: &Batch,
+        hooks: &Hooks,
+        seen: &(dyn Fn(&Outcome) + Sync),
+    ) -> Summary {
+        let asked = batch.shard.of(batch.first, batch.seeds).len() as u64;
+        let bar = self.bar(&scenario.name, asked);
         let play = |plan: &Plan| engine.judged_or_failed(plan, hooks);
         let summary = explore_on(scenario, batch, &play, &self.stop, &|outcome| {
             bar.inc(1);
+            seen(outcome);
             if outcome.ruling != Ruling::Holds {
                 bar.set_message(format!("{} on seed {}", outcome.ruling, outcome.seed));
             }
@@ -199,18 +224,8 @@ impl Desk {
         planted.map_or_else(|| Ok(Hooks::default()), |name| Ok((self.plants.find(name)?.hooks)()))
     }
 
-    /// On a terminal only.
     pub(super) fn bar(&self, name: &str, length: u64) -> ProgressBar {
-        if self.json || !std::io::stderr().is_terminal() || length < 2 {
-            return ProgressBar::hidden();
-        }
-        let bar = ProgressBar::new(length);
-        if let Ok(style) = ProgressStyle::with_template("{prefix:<32} {bar:30} {pos}/{len} {eta} {msg}") {
-            bar.set_style(style);
-        }
-        bar.set_prefix(name.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(200));
-        bar
+        progress::bar(name, length, self.json)
     }
 
     /// For work of which nobody knows how long it is; on a terminal only.
@@ -254,7 +269,7 @@ impl Desk {
                 "verdict": summary.ruling().to_string(), "violated": summary.violated, "unknown": summary.unknown,
                 "events": summary.events, "simulated_s": summary.simulated.as_secs_f64(),
                 "wall_s": summary.wall.as_secs_f64(), "hash": summary.hash, "distinct": summary.distinct,
-                "failed_seeds": summary.failed.iter().map(|outcome| outcome.seed).collect::<Vec<_>>(),
+                "failed_seeds": summary.notable.iter().map(|run| run.seed).collect::<Vec<_>>(),
             });
             println!("{line}");
         } else {
@@ -278,7 +293,7 @@ impl Desk {
             self.keep(outcome);
             eprint!("{}", indented(&outcome.explain()));
         }
-        let told = summary.failed.len() as u64;
+        let told = summary.notable.len() as u64;
         let all = summary.violated + summary.unknown;
         if all > told {
             eprintln!("  and {} more", all - told);
@@ -292,7 +307,7 @@ impl Desk {
         }
     }
 
-    pub(crate) fn faults(&self, faults: &BTreeMap<&'static str, FaultCount>, runs: u64) {
+    pub(crate) fn faults(&self, faults: &BTreeMap<String, FaultCount>, runs: u64) {
         if self.json {
             let families: BTreeMap<_, _> = faults
                 .iter()

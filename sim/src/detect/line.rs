@@ -1,7 +1,6 @@
 //! `sim detect`: its arguments, and how its table is put before people and machines.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use anstream::{eprintln, println};
 use anyhow::{Result, bail, ensure};
 use clap::value_parser;
 use fusion_history::Ruling;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Arena, Budget, Finding, Hunt, Sighting};
 use crate::plan::Mode;
 use crate::plant::{Plant, Plants};
+use crate::progress;
 use crate::scenario::Scenario;
 use crate::stopwatch::Stopwatch;
 
@@ -99,7 +98,7 @@ pub fn run(
     let hunt = Hunt::prepare(scenarios, arena, budget, jobs, stop);
     let hunt = if args.blind { hunt.blind() } else { hunt };
     ensure!(hunt.grounds() > 0, "{} can express none of the scenarios", arena.engine);
-    let bar = bar(bugs.len() as u64, json);
+    let bar = progress::bar("bugs", bugs.len() as u64, json);
     let findings = hunt.all(&bugs, jobs, stop, &|finding| {
         bar.inc(1);
         bar.suspend(|| row(finding, json));
@@ -279,19 +278,6 @@ fn median<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
     values.sort();
     let middle = values.len().checked_sub(1)? / 2;
     Some(values.swap_remove(middle))
-}
-
-/// On a terminal only.
-fn bar(length: u64, json: bool) -> ProgressBar {
-    if json || !std::io::stderr().is_terminal() || length < 2 {
-        return ProgressBar::hidden();
-    }
-    let bar = ProgressBar::new(length);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} bugs {elapsed}") {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 #[cfg(test)]

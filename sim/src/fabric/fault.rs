@@ -307,7 +307,7 @@ pub struct FaultReport {
 }
 
 /// The faults of one family.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultCount {
     /// How many were injected.
     pub chosen: u64,

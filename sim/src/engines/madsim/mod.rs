@@ -27,11 +27,12 @@ use super::fabric::Run;
 use crate::outcome::Outcome;
 use crate::plan::Plan;
 use crate::play::{PlayError, play};
+use crate::scenario::Scenario;
 use crate::stage::Stage as _;
 use crate::stopwatch::Stopwatch;
 use crate::target::target_of;
 pub use bare::village;
-pub use plant::Plant;
+pub use plant::FORGETFUL_COMMITS;
 use stage::MadsimStage;
 
 /// The engine's name in histories and on the command line.
@@ -39,6 +40,18 @@ pub const NAME: &str = "madsim";
 
 /// The simulated time after which a run that has not ended is a failure.
 const RUN_LIMIT: Duration = Duration::from_secs(24 * 3_600);
+
+/// The fault families that a swarm may draw from here: those that can be expressed wherever they fall.
+pub const FAMILIES: [&str; 7] =
+    ["crash", "latency", "loss", "partition", "partition_one_way", "pause", "slow_disk"];
+
+/// A scenario whose swarms draw only faults that can be expressed here.
+#[must_use]
+pub fn expressible(scenario: &Scenario) -> Scenario {
+    let mut scenario = scenario.clone();
+    scenario.swarm.families.retain(|family| FAMILIES.contains(&family.as_str()));
+    scenario
+}
 
 /// Why a plan cannot be played here: its first fault that madsim cannot express, by name.
 #[must_use]

@@ -1,4 +1,4 @@
-//! Faults of a deployment that this engine must find: set by `--plant`, never otherwise.
+//! A bug that this engine must find: planted by name, never otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,25 +8,23 @@ use fusion_deployment::{Hooks, Role};
 use fusion_runtime::Store;
 use fusion_runtime::store::{Batch, Key, Row, StoreError};
 
-/// A planted fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Plant {
-    /// Stores whose group commit forgets all but the first of what is committed at the same time
-    ForgetfulCommits,
-}
+use crate::plant::Plant;
 
-impl Plant {
-    /// The deployment with it.
-    #[must_use]
-    pub fn hooks(self) -> Hooks {
-        let wrap = |role: &Role, store: Arc<dyn Store>| match role {
-            Role::Cluster(_) => {
-                Arc::new(Forgetful { store, in_flight: AtomicUsize::new(0) }) as Arc<dyn Store>
-            }
-            Role::Provider | Role::Relay { .. } => store,
-        };
-        Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
-    }
+/// What only an engine with another order of tasks for each seed finds soon.
+pub const FORGETFUL_COMMITS: Plant = Plant {
+    name: "forgetful-commits",
+    requirement: "OPS-003",
+    wrong: "the group commit forgets all but the first of what is committed at the same time",
+    held_out: false,
+    hooks: forgetful_commits,
+};
+
+fn forgetful_commits() -> Hooks {
+    let wrap = |role: &Role, store: Arc<dyn Store>| match role {
+        Role::Cluster(_) => Arc::new(Forgetful { store, in_flight: AtomicUsize::new(0) }) as Arc<dyn Store>,
+        Role::Provider | Role::Relay { .. } => store,
+    };
+    Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
 }
 
 /// A store that acknowledges what it has not written, but only where two tasks commit at the same time.
