@@ -34,6 +34,9 @@ pub struct Plan {
     pub topology: Topology,
     /// What people do.
     pub steps: Vec<Step>,
+    /// The kinds of the scenario's steps that the swarm leaves out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// What goes wrong.
     pub faults: Vec<PlannedFault>,
     /// The bug that is planted ([`crate::plant`]): what a run with it shows is no fault of the system.
@@ -83,9 +86,11 @@ impl Plan {
     pub fn new(scenario: &Scenario, hosts: &[HostSpec], seed: u64, mode: Mode) -> Self {
         let entropy = Entropy::from_u64(seed).stream("plan").stream(&scenario.name);
         let mut faults: Vec<_> = scenario.faults.iter().map(scripted).collect();
+        let (mut steps, mut left_out) = (scenario.steps.clone(), Vec::new());
         let mut hesitation = 0.0;
         if mode == Mode::Swarm {
             faults.extend(swarm::draw(scenario, hosts, &entropy.stream("swarm")));
+            (steps, left_out) = swarm::keep(scenario, &entropy.stream("steps"));
             hesitation = [0.0, 0.05, 0.2][entropy.stream("hesitation").below(3) as usize];
         }
         Self {
@@ -94,7 +99,8 @@ impl Plan {
             seed,
             mode,
             topology: scenario.topology.clone(),
-            steps: scenario.steps.iter().map(|step| jittered(step, &entropy)).collect(),
+            steps: steps.iter().map(|step| jittered(step, &entropy)).collect(),
+            left_out,
             faults,
             planted: None,
             hesitation,

@@ -1,12 +1,17 @@
-//! Swarms: each seed leaves out random fault families and draws faults from the others.
+//! Swarms: each seed leaves out random fault families and draws faults from the others, and leaves out
+//! random kinds of steps.
 //!
 //! Every fault drawn is bounded in strength and time, so that a run stays recoverable: what a judge
 //! finds after healing is then the system's own doing.
+
+mod steps;
 
 use std::time::Duration;
 
 use fusion_deployment::HostSpec;
 use fusion_runtime::Entropy;
+
+pub(crate) use steps::keep;
 
 use crate::fabric::{Fault, Place, Shape};
 use crate::plan::PlannedFault;
