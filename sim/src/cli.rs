@@ -208,12 +208,18 @@ enum Command {
         planted: Planted,
     },
     /// Plays seeds twice here and once in a fresh process, and compares the histories
+    ///
+    /// With --batch each seed is played once here and once in another process, which is one for all seeds of
+    /// a scenario: so thousands of seeds can be compared.
     CheckDeterminism {
         /// The scenarios [default: all]
         scenario: Vec<String>,
         /// How many seeds of each
         #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u64).range(1..))]
         seeds: u64,
+        /// One fresh process for all seeds of a scenario
+        #[arg(long)]
+        batch: bool,
         /// Plants a fault that the check must find; then 0 is the exit code when it does
         #[arg(long, value_enum)]
         plant: Option<Fault>,
@@ -223,6 +229,15 @@ enum Command {
     History {
         #[command(flatten)]
         which: Which,
+        #[arg(long, value_enum)]
+        plant: Option<Fault>,
+    },
+    /// Prints the hashes of many runs: what check-determinism --batch asks of the other process
+    #[command(hide = true)]
+    Hashes {
+        scenario: String,
+        #[arg(long)]
+        seeds: u64,
         #[arg(long, value_enum)]
         plant: Option<Fault>,
     },
@@ -378,7 +393,7 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
             println!("{}", serde_json::to_string_pretty(&plan)?);
             Ok(Ruling::Holds)
         }
-        Some(Command::CheckDeterminism { scenario, seeds, plant }) => {
+        Some(Command::CheckDeterminism { scenario, seeds, batch, plant }) => {
             let scenarios = match scenario.as_slice() {
                 [] => library.all()?.into_iter().map(|scenario| (scenario.name.clone(), scenario)).collect(),
                 names => names
@@ -386,7 +401,16 @@ fn run(line: &Line, plants: Plants) -> Result<Ruling> {
                     .map(|name| Ok((name.clone(), library.find(name)?)))
                     .collect::<Result<Vec<_>>>()?,
             };
+            if *batch {
+                return desk.batches(&scenarios, *seeds, *plant, &library);
+            }
             desk.determinism(&scenarios, *seeds, *plant, &library)
+        }
+        Some(Command::Hashes { scenario, seeds, plant }) => {
+            let hashes =
+                determinism::hashes(&library.find(scenario)?, *seeds, *plant, desk.jobs, &desk.stop)?;
+            hashes.iter().for_each(|(seed, hash)| println!("{seed} {hash}"));
+            Ok(Ruling::Holds)
         }
         Some(Command::History { which, plant }) => {
             let history =

@@ -7,9 +7,7 @@
 mod line;
 mod trail;
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fusion_deployment::Hooks;
@@ -23,6 +21,7 @@ use crate::plan::{Mode, Plan};
 use crate::plant::Plant;
 use crate::scenario::Scenario;
 use crate::stopwatch::Stopwatch;
+use crate::workers::side_by_side;
 
 /// Who is named as finder where no judge was needed: the run with the bug could not be played to its end.
 const PLAY: &str = "play";
@@ -190,30 +189,4 @@ impl Sighting {
             reproduce: outcome.reproduce(),
         }
     }
-}
-
-/// What `work` makes of each of `things`, `jobs` at a time, with its place among them; `stop` begins no
-/// further one.
-fn side_by_side<T: Sync, R: Send>(
-    things: &[T],
-    jobs: usize,
-    stop: &AtomicBool,
-    work: &(dyn Fn(&T) -> R + Sync),
-) -> Vec<(usize, R)> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(thing) = things.get(n) else { break };
-                    let made = work(thing);
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((n, made));
-                }
-            });
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_by_key(|(n, _)| *n);
-    done
 }

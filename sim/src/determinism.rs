@@ -4,9 +4,10 @@
 //! wall clock, the operating system's randomness. If any of it leaks into a run, the hashes differ, and
 //! the first event that differs is shown with both sides.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -16,13 +17,14 @@ use axum::extract::Request;
 use axum::middleware::{self, Next};
 use fusion_deployment::{Hooks, Role};
 use fusion_history::{Difference, History, first_difference};
-
 use fusion_runtime::Host;
+use sha2::{Digest as _, Sha256};
 
 use crate::engines::fabric::{Options, hosts};
 use crate::outcome::judged;
 use crate::plan::{Mode, Plan};
 use crate::scenario::Scenario;
+use crate::workers::side_by_side;
 
 /// Plants a fault that the check must find: set by tests and by `--plant`, never otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -42,6 +44,17 @@ pub enum Found {
     DiffersHere(Box<Difference>),
     /// A run in another process differs.
     DiffersThere(Box<Difference>),
+}
+
+/// What the comparison of many seeds in two processes shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compared {
+    /// How many have the same history in both.
+    pub same: u64,
+    /// The hash over theirs, in order of seed.
+    pub hash: String,
+    /// The others.
+    pub differing: Vec<u64>,
 }
 
 /// Plays a seed of `scenario` twice in this process and once in a fresh one, which finds it by
@@ -66,6 +79,65 @@ pub fn check(
         None => Found::Same(first.hash()),
         Some(difference) => Found::DiffersThere(Box::new(difference)),
     })
+}
+
+/// With or without a swarm: both are checked, in turns.
+#[must_use]
+pub fn mode_of(seed: u64) -> Mode {
+    if seed.is_multiple_of(2) { Mode::Story } else { Mode::Swarm }
+}
+
+/// Plays the seeds from 1 to `seeds` of `scenario` once here and once in one fresh process for all of them,
+/// half of `jobs` in each: the seeds that do not have the same history in both. Fewer are compared when
+/// `stop` is set.
+///
+/// # Errors
+/// When the other process fails, or a run cannot be played.
+pub fn check_batch(
+    (argument, scenario): (&str, &Scenario),
+    seeds: u64,
+    (plant, folder): (Option<Fault>, &Path),
+    jobs: usize,
+    stop: &AtomicBool,
+) -> Result<Compared> {
+    let (here, there) = (jobs.div_ceil(2), (jobs / 2).max(1));
+    let mut command = other_process(folder)?;
+    command.args(["hashes", argument, "--seeds", &seeds.to_string(), "--jobs", &there.to_string()]);
+    command.args(plant.iter().flat_map(|fault| ["--plant", fault.name()]));
+    let other = command.stdout(Stdio::piped()).spawn().context("the other process")?;
+    let here = hashes(scenario, seeds, plant, here, stop)?;
+    let other = other.wait_with_output().context("the other process")?;
+    if !other.status.success() && !stop.load(Ordering::Relaxed) {
+        bail!("the other process failed: {}", other.status);
+    }
+    let there = read_hashes(&String::from_utf8_lossy(&other.stdout))?;
+    let both = here.iter().filter_map(|(seed, hash)| Some((seed, hash, there.get(seed)?)));
+    let (same, differing): (Vec<_>, Vec<_>) = both.partition(|(_, here, there)| here == there);
+    let mut hash = Sha256::new();
+    same.iter().for_each(|(_, here, _)| hash.update(here));
+    Ok(Compared {
+        same: same.len() as u64,
+        hash: hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+        differing: differing.into_iter().map(|(seed, ..)| *seed).collect(),
+    })
+}
+
+/// The hashes of the histories of the seeds from 1 to `seeds`, by seed.
+///
+/// # Errors
+/// When one of them cannot be played.
+pub fn hashes(
+    scenario: &Scenario,
+    seeds: u64,
+    plant: Option<Fault>,
+    jobs: usize,
+    stop: &AtomicBool,
+) -> Result<BTreeMap<u64, String>> {
+    let seeds: Vec<u64> = (1..=seeds).collect();
+    let played = side_by_side(&seeds, jobs, stop, &|seed| {
+        Ok((*seed, play(scenario, *seed, mode_of(*seed), plant)?.hash()))
+    });
+    played.into_iter().map(|(_, hash)| hash).collect()
 }
 
 /// The history of one run.
@@ -129,19 +201,34 @@ impl Fault {
 
 /// The same run by a fresh process of this very program.
 fn elsewhere(argument: &str, seed: u64, mode: Mode, plant: Option<Fault>, folder: &Path) -> Result<History> {
-    let program = std::env::current_exe().context("this program does not know where it is")?;
-    let mut command = Command::new(program);
-    command.arg("--scenarios").arg(folder).args(["history", argument, "--seed", &seed.to_string()]);
+    let mut command = other_process(folder)?;
+    command.args(["history", argument, "--seed", &seed.to_string()]);
+    command.args(plant.iter().flat_map(|fault| ["--plant", fault.name()]));
     if mode == Mode::Swarm {
         command.arg("--swarm");
     }
-    if let Some(fault) = plant {
-        command.args(["--plant", fault.name()]);
-    }
-    let output =
-        command.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("the other process")?;
+    let output = command.output().context("the other process")?;
     if !output.status.success() {
         bail!("the other process failed: {}", output.status);
     }
     Ok(History::read_lines(output.stdout.as_slice())?)
+}
+
+/// This very program, started anew.
+fn other_process(folder: &Path) -> Result<Command> {
+    let program = std::env::current_exe().context("this program does not know where it is")?;
+    let mut command = Command::new(program);
+    command.arg("--scenarios").arg(folder).stdin(Stdio::null()).stderr(Stdio::inherit());
+    Ok(command)
+}
+
+/// Lines of a seed and a hash.
+fn read_hashes(text: &str) -> Result<BTreeMap<u64, String>> {
+    let line = |line: &str| {
+        let (seed, hash) = line.split_once(' ')?;
+        Some((seed.parse().ok()?, hash.to_owned()))
+    };
+    let read =
+        text.lines().map(|said| line(said).with_context(|| format!("the other process said {said:?}")));
+    read.collect()
 }

@@ -18,9 +18,9 @@ pub mod engines;
 pub mod expedition;
 pub mod explore;
 pub mod fabric;
-pub mod generate;
 #[cfg(madsim)]
 pub mod fuzz;
+pub mod generate;
 pub mod library;
 pub mod meter;
 pub mod narrate;
@@ -30,8 +30,8 @@ pub mod plant;
 pub mod play;
 mod progress;
 pub mod scenario;
-pub mod show;
 pub mod shard;
+pub mod show;
 pub mod shrink;
 pub mod stage;
 #[cfg(not(madsim))]
@@ -40,6 +40,8 @@ pub mod stopwatch;
 mod swarm;
 mod target;
 pub mod timeline;
+pub mod unrest;
 pub mod village;
+mod workers;
 
 pub use target::target_of;

@@ -12,6 +12,7 @@ use crate::fabric::{FaultCount, SPINS};
 use crate::plan::{Mode, Plan};
 use crate::show;
 use crate::stopwatch::Stopwatch;
+use crate::unrest::{self, Unsent};
 
 /// One run, judged.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Why the play could not be played to its end.
     pub failure: Option<String>,
+    /// What waits in outboxes at the end, where the engine can look into them.
+    pub unsent: Vec<Unsent>,
     /// How many events were observed.
     pub events: u64,
     /// How long it lasted in the world.
@@ -103,6 +106,7 @@ impl Outcome {
             ruling,
             verdicts,
             failure: run.failure,
+            unsent: run.unsent,
             events: run.history.len() as u64,
             simulated: Duration::from_micros(run.simulated_us),
             wall: watch.elapsed(),
@@ -189,6 +193,9 @@ impl Outcome {
             if let (false, Some(why)) = (verdict.had_no_case(), &verdict.why_unknown) {
                 text.push_str(&format!("{} is unknown: {why}\n", verdict.requirements.join(", ")));
             }
+        }
+        if self.ruling != Ruling::Holds {
+            text.push_str(&unrest::explain(&self.history, &self.unsent));
         }
         text
     }

@@ -149,6 +149,20 @@ fn a_violation_that_is_there_without_the_bug_does_not_count() {
 }
 
 #[test]
+fn what_does_not_hold_tells_what_had_not_come_to_rest() {
+    let scenario = Scenario::parse(Path::new("chat.toml"), CHAT).unwrap();
+    let plan = Plan::new(&scenario, &[], 1, Mode::Story);
+    let deaf = || {
+        answering(|request| (request.uri().path() == "/v1/index").then_some(StatusCode::SERVICE_UNAVAILABLE))
+    };
+    let options = Options { hooks: deaf(), ..Options::default() };
+    let told = judged(&plan, &options).explain();
+    let (_, rest) = told.split_once("what had not come to rest at the end:\n").unwrap();
+    assert!(rest.contains("the outbox of a still holds for bob@globex.example: index "), "{told}");
+    assert!(judged(&plan, &Options::default()).explain().is_empty(), "what holds has nothing to explain");
+}
+
+#[test]
 fn a_hunt_that_is_stopped_keeps_what_was_found() {
     let scenario = Scenario::parse(Path::new("chat.toml"), CHAT).unwrap();
     let stop = AtomicBool::new(false);

@@ -39,6 +39,18 @@ fn a_read_of_the_wall_clock_is_found() {
 }
 
 #[test]
+fn many_seeds_are_compared_with_one_other_process() {
+    let (code, said) = check(&["--seeds", "3", "--batch"]);
+    assert!(
+        code == 0 && said.starts_with("same") && said.contains("3 seeds in two processes, 0 differ"),
+        "{said}"
+    );
+    let (code, said) = check(&["--seeds", "2", "--batch", "--plant", "hash-order"]);
+    assert!(code == 0 && said.starts_with("differs") && said.contains("2 differ"), "{said}");
+    assert!(said.contains("left") && said.contains("right"), "{said}");
+}
+
+#[test]
 fn a_check_of_no_seed_is_refused() {
     let (code, said) = check(&["--seeds", "0"]);
     assert_eq!((code, said.as_str()), (2, ""));

@@ -31,6 +31,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// In how many seeds of the whole batch each fault family must have made a difference.
 const EFFECTIVE_SEEDS_MIN: u64 = 5;
 
+/// How many seeds that differ between two processes are looked at one by one.
+const LOOKED_AT_MAX: usize = 3;
+
 /// Where results are put before people or machines.
 pub(crate) struct Desk {
     pub(super) json: bool,
@@ -401,7 +404,7 @@ impl Desk {
         let mut differing = 0;
         for (argument, scenario) in scenarios {
             for seed in 1..=seeds {
-                let mode = if seed % 2 == 0 { Mode::Story } else { Mode::Swarm };
+                let mode = determinism::mode_of(seed);
                 let found = determinism::check((argument, scenario), seed, mode, plant, library.folder())?;
                 differing += u64::from(!matches!(found, Found::Same(_)));
                 self.compared(&scenario.name, seed, &found);
@@ -413,6 +416,53 @@ impl Desk {
         }
         let wanted = if plant.is_some() { scenarios.len() as u64 * seeds } else { 0 };
         Ok(if differing == wanted { Ruling::Holds } else { Ruling::Violated })
+    }
+
+    /// As [`Desk::determinism`], with one other process for all seeds of a scenario. Of those that differ, the
+    /// first are looked at one by one.
+    pub(crate) fn batches(
+        &self,
+        scenarios: &[(String, Scenario)],
+        seeds: u64,
+        plant: Option<Fault>,
+        library: &Library,
+    ) -> Result<Ruling> {
+        let mut differing = 0;
+        for (argument, scenario) in scenarios {
+            let (named, watch) = ((argument.as_str(), scenario), Stopwatch::start());
+            let found =
+                determinism::check_batch(named, seeds, (plant, library.folder()), self.jobs, &self.stop)?;
+            differing += found.differing.len() as u64;
+            self.batch_compared(&scenario.name, &found, watch);
+            for seed in found.differing.iter().take(LOOKED_AT_MAX) {
+                let mode = determinism::mode_of(*seed);
+                let looked = determinism::check(named, *seed, mode, plant, library.folder())?;
+                self.compared(&scenario.name, *seed, &looked);
+            }
+            if self.stopped() {
+                eprintln!("stopped; the lines above are what was found");
+                return Ok(Ruling::Unknown);
+            }
+        }
+        let wanted = if plant.is_some() { scenarios.len() as u64 * seeds } else { 0 };
+        Ok(if differing == wanted { Ruling::Holds } else { Ruling::Violated })
+    }
+
+    fn batch_compared(&self, scenario: &str, found: &determinism::Compared, watch: Stopwatch) {
+        let (wall, seeds) = (watch.elapsed().as_secs_f64(), found.same + found.differing.len() as u64);
+        if self.json {
+            let line = serde_json::json!({
+                "scenario": scenario, "seeds": seeds, "processes": 2, "differing": found.differing.len(),
+                "same": found.differing.is_empty(), "hash": found.hash, "wall_s": wall,
+            });
+            return println!("{line}");
+        }
+        let verdict = if found.differing.is_empty() { "same" } else { "differs" };
+        println!(
+            "{verdict:<8}{scenario:<26} {seeds:>6} seeds in two processes, {} differ, {wall:>7.2} s wall  {}",
+            found.differing.len(),
+            &found.hash[..16]
+        );
     }
 
     fn compared(&self, scenario: &str, seed: u64, found: &Found) {

@@ -31,6 +31,7 @@ use crate::plan::Plan;
 use crate::play::{PlayError, play};
 use crate::stage::{Stage, rows_as_bytes};
 use crate::target::target_of;
+use crate::unrest::{Unsent, unsent};
 
 /// After how long a supervisor starts a machine again whose services could not start: its disk is full, say.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ pub struct Run {
     pub simulated_us: u64,
     /// Why the play could not be played.
     pub failure: Option<String>,
+    /// What waits in outboxes at the end, where the engine can look into them.
+    pub unsent: Vec<Unsent>,
 }
 
 /// How a run on fabric is set up.
@@ -110,6 +113,7 @@ fn observed(
         faults: world.fault_counts(),
         simulated_us: world.now_us(),
         failure,
+        unsent: stage.unsent(),
     };
     (run, Some(evidence.clone()))
 }
@@ -221,7 +225,13 @@ pub fn hosts(topology: &Topology) -> Result<Vec<HostSpec>, TopologyError> {
 
 impl Run {
     pub(crate) fn failed(why: String) -> Self {
-        Self { history: History::new(), faults: BTreeMap::new(), simulated_us: 0, failure: Some(why) }
+        Self {
+            history: History::new(),
+            faults: BTreeMap::new(),
+            simulated_us: 0,
+            failure: Some(why),
+            unsent: Vec::new(),
+        }
     }
 }
 
@@ -283,6 +293,12 @@ impl FabricStage {
                 machine.boot(boot.clone()).start().expect("a federation's names and addresses are its own");
             boot(host);
         }
+    }
+
+    /// What clusters have not made known to others.
+    fn unsent(&self) -> Vec<Unsent> {
+        let clusters = self.federation.hosts.iter().filter(|host| host.cluster().is_some());
+        clusters.flat_map(|host| unsent(&host.name, &self.world.rows(&host.name))).collect()
     }
 
     /// The places of the provider plane, for the suite to look into.

@@ -66,7 +66,13 @@ async fn run(plan: &Plan) -> Result<Run> {
     let failure = play(plan, &stage, target).await.err().map(|error| error.to_string());
     let simulated_us = stage.clock.now().as_micros() as u64;
     stage.tasks.abort_all();
-    Ok(Run { history: stage.recorder.clone().finish(), faults: BTreeMap::new(), simulated_us, failure })
+    Ok(Run {
+        history: stage.recorder.clone().finish(),
+        faults: BTreeMap::new(),
+        simulated_us,
+        failure,
+        unsent: Vec::new(),
+    })
 }
 
 struct LiveStage {

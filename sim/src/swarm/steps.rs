@@ -38,7 +38,9 @@ fn without<'s>(steps: &[&'s Step], kind: &str) -> Vec<&'s Step> {
     let mut kept = Vec::new();
     for step in steps {
         // A step waits for earlier ones only.
-        if optional(&step.act) == Some(kind) || awaited(&step.start).iter().any(|id| gone.contains(id.as_str())) {
+        if optional(&step.act) == Some(kind)
+            || awaited(&step.start).iter().any(|id| gone.contains(id.as_str()))
+        {
             gone.insert(&step.id);
         } else {
             kept.push(*step);

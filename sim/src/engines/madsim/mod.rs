@@ -93,6 +93,7 @@ fn run(plan: &Plan, hooks: &Hooks) -> Run {
         faults: BTreeMap::new(),
         simulated_us: simulated.as_micros() as u64,
         failure,
+        unsent: Vec::new(),
     }
 }
 

@@ -124,6 +124,7 @@ fn run(plan: &Plan, federation: Federation, hooks: &Hooks) -> Run {
         faults: lock(&outside.faults).counts(),
         simulated_us: simulated.as_micros() as u64,
         failure,
+        unsent: Vec::new(),
     }
 }
 
