@@ -145,7 +145,8 @@ fn a_run_that_only_the_bug_keeps_from_being_played_is_found_by_the_play() {
 #[test]
 fn a_violation_that_is_there_without_the_bug_does_not_count() {
     let findings = hunted(&[&FORGETS_INDEX], 2, forgets_index);
-    assert_eq!((findings[0].sighting.as_ref(), findings[0].seeds, findings[0].discarded), (None, 2, 2));
+    assert_eq!((findings[0].sighting.as_ref(), findings[0].seeds), (None, 2));
+    assert!(findings[0].discarded > 0, "{findings:?}");
 }
 
 #[test]
