@@ -44,6 +44,8 @@ pub struct Expedition {
     pub jobs: usize,
     /// The bug that is planted.
     pub planted: Option<String>,
+    /// Whether it ends with the first run in which something is violated.
+    pub first_only: bool,
 }
 
 /// What an expedition has found.
@@ -64,6 +66,8 @@ pub struct Found {
 pub enum End {
     /// All runs that were asked for were made.
     Done,
+    /// Something is violated, and no more was asked for.
+    Violated,
     /// Every mark is reached, and nothing new has been seen for a long time.
     Flat,
     /// Its time was over.
@@ -82,6 +86,8 @@ impl Expedition {
         let end = loop {
             if stop.load(Ordering::Relaxed) {
                 break End::Stopped;
+            } else if self.first_only && tally.violated() > 0 {
+                break End::Violated;
             } else if self.runs == Some(made) {
                 break End::Done;
             } else if self.runs.is_none() && is_flat(&reached) {
@@ -96,6 +102,9 @@ impl Expedition {
                 clusters = (clusters.0.min(size), clusters.1.max(size));
                 reached.add(coverage);
                 tally.add(made + n as u64, outcome);
+                if self.first_only && tally.violated() > 0 {
+                    break;
+                }
             }
             made = until;
         };

@@ -189,6 +189,11 @@ impl Tally {
         summary.notable.truncate(KEPT_MAX);
     }
 
+    /// How many runs are violated so far.
+    pub(crate) fn violated(&self) -> u64 {
+        self.summary.violated
+    }
+
     /// What the runs show together.
     pub(crate) fn summary(self, scenario: &str, wall: Duration) -> Summary {
         let mut hash = Sha256::new();

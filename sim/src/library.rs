@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fusion_settings::Mistake;
 
-use crate::generate::Generated;
+use crate::generate::{self, Generated};
 use crate::scenario::Scenario;
 
 /// Where scenarios are looked for.
@@ -78,8 +78,12 @@ impl Library {
         if path.extension().is_some_and(|ending| ending == "toml") {
             return Ok(Scenario { file: std::path::absolute(path).ok(), ..Scenario::read(path)? });
         }
-        if let Ok(generated) = name.parse::<Generated>() {
-            return Ok(generated.scenario());
+        match name.parse::<Generated>() {
+            Ok(generated) => return Ok(generated.scenario()),
+            Err(why) if name.starts_with(generate::PREFIX) => {
+                return Err(Mistake::new(&self.folder, format!("there is no scenario \"{name}\": {why}")));
+            }
+            Err(_) => {}
         }
         let files = self.files()?;
         let named = |file: &&PathBuf| file.with_extension("").ends_with(path);

@@ -209,3 +209,24 @@ pub(crate) fn quoted(word: &str) -> String {
     }
     format!("'{}'", word.replace('\'', "'\\''"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engines::fabric::hosts;
+    use crate::generate::Generated;
+
+    fn reproduced(plan: &Plan) -> String {
+        Outcome::guarded(plan, "fabric", || Run::failed("nobody plays it".to_owned())).reproduce()
+    }
+
+    #[test]
+    fn a_generated_run_is_played_again_by_its_name() {
+        let scenario = Generated::new(7).scenario();
+        let plan = Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 7, Mode::Swarm);
+        assert_eq!(reproduced(&plan), "cargo xtask sim run generated-7 --seed 7 --swarm");
+        let planted = Plan { planted: Some("a-bug".to_owned()), ..plan };
+        let line = "cargo xtask sim run generated-7 --seed 7 --swarm --plant a-bug";
+        assert_eq!(reproduced(&planted), line);
+    }
+}

@@ -256,6 +256,7 @@ impl Scenario {
 }
 
 /// Everything that a step can `do`.
+#[cfg(test)]
 pub(crate) fn verbs() -> impl Iterator<Item = &'static str> {
     VERBS.into_iter()
 }

@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// What people do alone, without a swarm of faults
     #[arg(long)]
     no_faults: bool,
+    /// Ends with the first run in which something is violated
+    #[arg(long)]
+    first: bool,
     /// Lists all marks with the number of runs that have reached them
     #[arg(long)]
     marks: bool,
@@ -83,6 +86,7 @@ pub(super) fn run(desk: &Desk, args: &Args) -> Result<Ruling> {
         mode: if args.no_faults { Mode::Story } else { Mode::Swarm },
         jobs: desk.jobs,
         planted: args.planted.plant.clone(),
+        first_only: args.first,
     };
     let options = Options { hooks: desk.hooks(args.planted.plant.as_deref())?, ..Options::default() };
     let bar = args.seeds.map_or_else(|| desk.spinner("explore"), |seeds| desk.bar("explore", seeds));
@@ -133,7 +137,7 @@ fn tell(desk: &Desk, found: &Found) {
         println!("never reached: {}", missing.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
     }
     match found.end {
-        End::Done => {}
+        End::Done | End::Violated => {}
         End::Flat => eprintln!("ended after {runs} worlds: all marks are reached and nothing new is seen"),
         End::Late => eprintln!("ended after {runs} worlds: the time is over"),
         End::Stopped => eprintln!("stopped; the lines above are what was found"),

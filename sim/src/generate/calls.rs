@@ -68,7 +68,7 @@ impl Script {
                     thread.does(self, delay + apart, Duration::ZERO, joins(chat));
                 }
                 Way::ComesLate => {
-                    thread.waits_for(&[rang.clone()]);
+                    thread.waits_for(std::slice::from_ref(&rang));
                     thread.does(self, dice.millis(300, 6_000), Duration::ZERO, joins(chat));
                 }
             }
@@ -80,7 +80,9 @@ impl Script {
     fn part(&mut self, dice: &Dice, chat: &str, thread: &mut Thread) {
         let chat = || chat.to_owned();
         if dice.percent(60) {
-            let talk = Act::Talk { chat: chat(), packets: dice.few(10, 120) };
+            // Some talk for so long that a relay may die in the meantime (MED-004).
+            let (low, high) = dice.weighted(&[(80, (10, 120)), (20, (200, 900))]);
+            let talk = Act::Talk { chat: chat(), packets: dice.few(low, high) };
             thread.does(self, pause(dice), Duration::ZERO, talk);
         }
         if dice.percent(30) {

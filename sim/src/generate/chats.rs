@@ -49,7 +49,7 @@ impl Script {
                 second.does(self, Duration::from_millis(apart), Duration::ZERO, act);
             }
             1 => {
-                second.waits_for(&[made.clone()]);
+                second.waits_for(std::slice::from_ref(&made));
                 second.does(self, pause(dice), Duration::ZERO, finds(dice, &chat, &one));
             }
             _ => drop(second.does(self, pause(dice), Duration::ZERO, finds(dice, &chat, &one))),
@@ -78,7 +78,7 @@ impl Script {
             let mut thread = self.thread(n, Device::phone(name), begins);
             // Whoever waits from the beginning takes what comes first; whoever comes later finds what it is.
             if dice.percent(70) {
-                thread.waits_for(&[made.clone()]);
+                thread.waits_for(std::slice::from_ref(&made));
             }
             thread.does(self, pause(&dice), Duration::ZERO, awaits(&dice, &chat));
             threads.push(thread);

@@ -153,7 +153,7 @@ impl Script {
         let mut first = self.thread(n, Device::phone(&friend), begins);
         let made = first.does(self, AT_ONCE, AT_ONCE, creates(&chat, &[&victim], false));
         let mut second = self.thread(n, Device::phone(&victim), begins);
-        second.waits_for(&[made.clone()]);
+        second.waits_for(std::slice::from_ref(&made));
         let found = second.does(self, pause(dice), AT_ONCE, finds(dice, &chat, &friend));
         let mut thread = self.thread(n, Device::phone(&villain), begins);
         thread.waits_for(&[made, found]);

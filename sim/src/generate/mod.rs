@@ -29,7 +29,7 @@ use script::Script;
 pub const CLUSTERS_MAX: u32 = 30;
 
 /// What the name of every generated scenario begins with.
-const PREFIX: &str = "generated-";
+pub(crate) const PREFIX: &str = "generated-";
 /// How many steps a scenario has before no further episode begins.
 const STEPS_ENOUGH: usize = 90;
 /// How long clusters remember where they have found somebody (MAP-001), and some seconds: after a move or a
