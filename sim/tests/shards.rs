@@ -193,6 +193,7 @@ fn ctrl_c_keeps_what_a_sweep_has_found() {
 }
 
 /// The runs of a sweep are in the file as soon as they have ended.
+#[expect(clippy::disallowed_methods, reason = "another process is waited for, outside of every world")]
 fn await_violation(file: &Path, sweep: &Child) {
     for _ in 0..1_200 {
         let text = std::fs::read_to_string(file).unwrap_or_default();
