@@ -15,7 +15,7 @@ use fusion_conformance::Target;
 use fusion_history::event::{FaultPhase, Phase, World, WorldCluster, WorldUser};
 use fusion_history::{Body, EventId};
 use futures_util::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 use crate::plan::{Plan, PlannedFault};
 use crate::scenario::{Start, Step};
@@ -73,8 +73,9 @@ struct Play<'a> {
     cast: Cast<'a>,
 }
 
-/// Tells, for each step, whether it has ended.
-type Ended = BTreeMap<String, watch::Sender<bool>>;
+/// Tells, for each step, when it has ended: the semaphore is closed then. Who waits goes on in the order in
+/// which they came; tokio's `watch` would wake them in an order of its own chance.
+type Ended = BTreeMap<String, Semaphore>;
 
 impl Play<'_> {
     fn record(&self, host: &str, body: Body) -> EventId {
@@ -88,7 +89,7 @@ impl Play<'_> {
     /// Steps and faults, each at its time, until all steps have ended and the act is over.
     async fn act(&self) -> Result<(), PlayError> {
         let ended: Ended =
-            self.plan.steps.iter().map(|step| (step.id.clone(), watch::channel(false).0)).collect();
+            self.plan.steps.iter().map(|step| (step.id.clone(), Semaphore::const_new(0))).collect();
         let begins = self.stage.clock().now();
         let steps = join_all(self.plan.steps.iter().map(|step| self.step(step, &ended, begins)));
         let faults = join_all(self.plan.faults.iter().map(|fault| self.fault(fault, &ended, begins)));
@@ -100,7 +101,7 @@ impl Play<'_> {
     async fn step(&self, step: &Step, ended: &Ended, begins: std::time::Duration) {
         self.wait(&step.start, ended, begins).await;
         self.cast.act(step).await;
-        ended[&step.id].send_replace(true);
+        ended[&step.id].close();
     }
 
     async fn fault(
@@ -127,9 +128,8 @@ impl Play<'_> {
             Start::At(at) => clock.sleep_until(begins + *at).await,
             Start::After { steps, delay } => {
                 for step in steps {
-                    let mut ended = ended[step].subscribe();
-                    // The sender lives as long as the act.
-                    let _ = ended.wait_for(|ended| *ended).await;
+                    // There are no permits: it ends with an error when the step has ended.
+                    let _ = ended[step].acquire().await;
                 }
                 clock.sleep(*delay).await;
             }

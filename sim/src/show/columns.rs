@@ -486,10 +486,11 @@ mod tests {
         let begins = lines.iter().position(|line| line.contains("begins:")).unwrap();
         assert!(lines[begins].contains('┏'), "{}", lines[begins]);
         assert!(lines[begins + 1].contains('┃'), "{}", lines[begins + 1]);
-        let (ends, begun) =
-            (lines.iter().filter(|line| line.contains('┗')), lines.iter().filter(|line| line.contains('┏')));
-        assert_eq!(begun.count(), outcome.plan.faults.len());
-        assert!(ends.count() > 0);
+        // What is over at once, or was never begun, has none.
+        let begun: Vec<_> = lines.iter().filter(|line| line.contains('┏')).collect();
+        assert!(begun.iter().all(|line| line.contains("begins:")), "{begun:#?}");
+        assert!((2..=outcome.plan.faults.len()).contains(&begun.len()), "{begun:#?}");
+        assert!(lines.iter().any(|line| line.contains('┗')));
     }
 
     #[test]
