@@ -487,9 +487,8 @@ mod tests {
         assert!(lines[begins].contains('┏'), "{}", lines[begins]);
         assert!(lines[begins + 1].contains('┃'), "{}", lines[begins + 1]);
         // What is over at once, or was never begun, has none.
-        let begun: Vec<_> = lines.iter().filter(|line| line.contains('┏')).collect();
-        assert!(begun.iter().all(|line| line.contains("begins:")), "{begun:#?}");
-        assert!((2..=outcome.plan.faults.len()).contains(&begun.len()), "{begun:#?}");
+        let begun = lines.iter().filter(|line| line.contains('┏')).count();
+        assert!((2..=outcome.plan.faults.len()).contains(&begun), "{begun}");
         assert!(lines.iter().any(|line| line.contains('┗')));
     }
 
