@@ -15,9 +15,8 @@ use fusion_conformance::report::{Report, html, json, junit, text};
 use fusion_conformance::run::chosen;
 use fusion_conformance::target::Writes;
 use fusion_conformance::{Options, Progress, Target, live, run};
-use fusion_runtime::Host;
+use fusion_runtime::{Host, Latch};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tokio::sync::watch;
 
 /// Exit code for a mistake in the arguments or the target file.
 const CONFIGURATION: u8 = 2;
@@ -115,14 +114,14 @@ fn check(arguments: &Arguments, target: Target) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
         let host = live::host(&target)?;
-        let (stop, stopped) = watch::channel(false);
+        let stop = Arc::<Latch>::default();
         stop_on_signals(&host, stop.clone());
         stop_in_time(&host, stop.clone(), Duration::from_secs(arguments.timeout));
         let options = Options {
             only: arguments.only.clone(),
             at_once: usize::from(arguments.at_once),
             patience: arguments.patience,
-            stop: stopped,
+            stop,
             engine: "live".to_owned(),
         };
         let face = Face::new(arguments.json);
@@ -158,7 +157,7 @@ fn write_file(file: &Path, content: &str) -> Result<()> {
 }
 
 /// Once: stop and take away what was made. Twice: leave at once.
-fn stop_on_signals(host: &Host, stop: watch::Sender<bool>) {
+fn stop_on_signals(host: &Host, stop: Arc<Latch>) {
     let asked = AtomicBool::new(false);
     host.tasks.spawn(async move {
         loop {
@@ -169,7 +168,7 @@ fn stop_on_signals(host: &Host, stop: watch::Sender<bool>) {
                 std::process::exit(i32::from(HARNESS));
             }
             eprintln!("stopping: what was made is taken away (once more leaves it there)");
-            stop.send_replace(true);
+            stop.open();
         }
     });
 }
@@ -183,11 +182,11 @@ async fn interrupted() -> std::io::Result<()> {
     }
 }
 
-fn stop_in_time(host: &Host, stop: watch::Sender<bool>, limit: Duration) {
+fn stop_in_time(host: &Host, stop: Arc<Latch>, limit: Duration) {
     let clock = host.clock.clone();
     host.tasks.spawn(async move {
         clock.sleep(limit).await;
-        stop.send_replace(true);
+        stop.open();
     });
 }
 

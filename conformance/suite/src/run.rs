@@ -7,10 +7,9 @@ use fusion_history::event::{World, WorldCluster};
 use fusion_history::{Body, Phase, Recorder, judge_all};
 use fusion_protocol::auth::{Metadata, issuer};
 use fusion_protocol::{ClusterName, Service};
-use fusion_runtime::Host;
+use fusion_runtime::{Host, Latch};
 use futures_util::StreamExt as _;
 use http::Method;
-use tokio::sync::watch;
 
 use crate::catalogue::{CheckEntry, catalogue};
 use crate::check::{Check, Observation, Verdict};
@@ -36,8 +35,8 @@ pub struct Options {
     pub at_once: usize,
     /// How many times its own limit a check may take: for slow networks.
     pub patience: u32,
-    /// Turns true when the run is to end: checks under way stop, and what was made is taken away.
-    pub stop: watch::Receiver<bool>,
+    /// Opened when the run is to end: checks under way stop, and what was made is taken away.
+    pub stop: Arc<Latch>,
     /// What the history says of where it takes place: `live`, `fabric` and so on.
     pub engine: String,
 }
@@ -57,7 +56,7 @@ pub enum Progress {
 
 impl Default for Options {
     fn default() -> Self {
-        let (_, stop) = watch::channel(false);
+        let stop = Arc::default();
         Self { only: Vec::new(), at_once: 16, patience: 1, stop, engine: "live".to_owned() }
     }
 }
@@ -110,7 +109,7 @@ pub async fn run_recorded(
         judges,
         requirements: Vec::new(),
         left_behind,
-        interrupted: *options.stop.borrow(),
+        interrupted: options.stop.is_open(),
         conclusion: Conclusion::Incomplete,
     };
     report.conclude();
@@ -141,7 +140,7 @@ async fn play(
     progress: &(impl Fn(Progress) + Send + Sync),
 ) -> Vec<CheckReport> {
     let playing = planned.iter().map(|&(number, check)| async move {
-        if *options.stop.borrow() {
+        if options.stop.is_open() {
             return (number, interrupted(&check));
         }
         progress(Progress::Started(check.id));
@@ -170,12 +169,12 @@ async fn perform(crew: &Arc<Crew>, check: Check, number: usize, options: &Option
     let stage = Arc::new(Stage::new(crew.clone(), &check, number));
     // A task of its own, so that a panic costs one check.
     let playing = {
-        let (stage, clock, mut stop) = (stage.clone(), clock.clone(), options.stop.clone());
+        let (stage, clock, stop) = (stage.clone(), clock.clone(), options.stop.clone());
         let limit = check.limit() * options.patience.max(1);
         crew.host.tasks.spawn(async move {
             tokio::select! {
                 biased;
-                () = told_to_stop(&mut stop) => None,
+                () = stop.opened() => None,
                 ended = clock.timeout(limit, (check.body)(&stage)) => Some(ended),
             }
         })
@@ -205,13 +204,6 @@ async fn perform(crew: &Arc<Crew>, check: Check, number: usize, options: &Option
         report.exchanges = transcript.exchanges();
     }
     report
-}
-
-/// Ends when the run is to be stopped; never when nobody can stop it any more.
-async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Asks each cluster who it is.
@@ -419,15 +411,11 @@ mod tests {
     async fn an_interrupted_run_takes_away_what_it_made() {
         let provisioner = Provisioner::default();
         let host = provisioner.serve().await;
-        let (stop, stopped) = watch::channel(false);
-        let options = Options { stop: stopped, ..Options::default() };
-        let clock = host.clock.clone();
+        let options = Options::default();
+        let (clock, stop) = (host.clock.clone(), options.stop.clone());
         host.tasks.spawn(async move {
             clock.sleep(Duration::from_secs(2)).await;
-            stop.send_replace(true);
-            // Kept, so that the run hears of it.
-            std::future::pending::<()>().await;
-            drop(stop);
+            stop.open();
         });
         let report = run(&host, Arc::new(testing::target()), &options, |_| {}).await;
         assert!(report.interrupted && report.exit_code() == 3);

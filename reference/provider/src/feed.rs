@@ -21,21 +21,20 @@ const SUBJECT: &str = "domain-map.changed";
 pub(crate) async fn after(provider: &Shared, after: Count, wait_seconds: u64) -> Result<DomainFeed, Problem> {
     let clock = &provider.host.clock;
     let until = clock.now() + Duration::from_secs(wait_seconds.min(WAIT_SECONDS_MAX));
-    let mut draining = provider.draining.subscribe();
     loop {
         // Subscribed before looking, so that a change between the two is heard.
         let mut changed = provider.host.bus.subscribe(SUBJECT);
         let (version, changes) = claims::changes(provider, after, CHANGES_MAX).await?;
         let left = until.saturating_sub(clock.now());
         // A replica that is ahead of us is told so at once: it knows not to go back.
-        if version != after || left.is_zero() || *draining.borrow() {
+        if version != after || left.is_zero() || provider.draining.is_open() {
             let consumer_clusters = provider.config.consumer_clusters.clone();
             return Ok(DomainFeed { version, changes, consumer_clusters });
         }
         let news = async {
             tokio::select! {
                 biased;
-                _ = draining.wait_for(|draining| *draining) => {}
+                () = provider.draining.opened() => {}
                 _ = changed.next() => {}
             }
         };

@@ -17,10 +17,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use fusion_cluster::auth::Keyring;
-use fusion_runtime::Host;
 use fusion_runtime::http::Client;
 use fusion_runtime::store::StoreError;
-use tokio::sync::watch;
+use fusion_runtime::{Host, Latch};
 
 pub use config::{OrgAccount, ProviderConfig, TTL_SECONDS};
 
@@ -37,7 +36,7 @@ struct Shared {
     /// Who signed a cluster's call.
     keyring: Keyring,
     /// True once long polls are to be answered at once.
-    draining: watch::Sender<bool>,
+    draining: Latch,
 }
 
 /// Why a provider did not start.
@@ -67,7 +66,7 @@ impl Provider {
     pub async fn start(host: Host, config: ProviderConfig) -> Result<Self, StartError> {
         let http = Client::new(&host);
         let keyring = Keyring::new(&host, &http, &config.template);
-        let draining = watch::Sender::new(false);
+        let draining = Latch::new();
         let provider = Self(Arc::new(Shared { host, config, keyring, draining }));
         for claim in provider.0.config.domains.clone() {
             let (domain, org) = (claim.domain.to_string(), claim.org.clone());
@@ -82,7 +81,7 @@ impl Provider {
 
     /// Answers long polls at once, for good: a graceful end need not wait for them (OPS-004).
     pub fn drain_polls(&self) {
-        self.0.draining.send_replace(true);
+        self.0.draining.open();
     }
 
     /// Everything that the provider serves, behind one listener.

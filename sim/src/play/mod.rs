@@ -14,8 +14,8 @@ use std::sync::Arc;
 use fusion_conformance::Target;
 use fusion_history::event::{FaultPhase, Phase, World, WorldCluster, WorldUser};
 use fusion_history::{Body, EventId};
+use fusion_runtime::Latch;
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
 
 use crate::plan::{Plan, PlannedFault};
 use crate::scenario::{Start, Step};
@@ -73,9 +73,8 @@ struct Play<'a> {
     cast: Cast<'a>,
 }
 
-/// Tells, for each step, when it has ended: the semaphore is closed then. Who waits goes on in the order in
-/// which they came; tokio's `watch` would wake them in an order of its own chance.
-type Ended = BTreeMap<String, Semaphore>;
+/// Tells, for each step, when it has ended.
+type Ended = BTreeMap<String, Latch>;
 
 impl Play<'_> {
     fn record(&self, host: &str, body: Body) -> EventId {
@@ -88,8 +87,7 @@ impl Play<'_> {
 
     /// Steps and faults, each at its time, until all steps have ended and the act is over.
     async fn act(&self) -> Result<(), PlayError> {
-        let ended: Ended =
-            self.plan.steps.iter().map(|step| (step.id.clone(), Semaphore::const_new(0))).collect();
+        let ended: Ended = self.plan.steps.iter().map(|step| (step.id.clone(), Latch::new())).collect();
         let begins = self.stage.clock().now();
         let steps = join_all(self.plan.steps.iter().map(|step| self.step(step, &ended, begins)));
         let faults = join_all(self.plan.faults.iter().map(|fault| self.fault(fault, &ended, begins)));
@@ -101,7 +99,7 @@ impl Play<'_> {
     async fn step(&self, step: &Step, ended: &Ended, begins: std::time::Duration) {
         self.wait(&step.start, ended, begins).await;
         self.cast.act(step).await;
-        ended[&step.id].close();
+        ended[&step.id].open();
     }
 
     async fn fault(
@@ -128,8 +126,7 @@ impl Play<'_> {
             Start::At(at) => clock.sleep_until(begins + *at).await,
             Start::After { steps, delay } => {
                 for step in steps {
-                    // There are no permits: it ends with an error when the step has ended.
-                    let _ = ended[step].acquire().await;
+                    ended[step].opened().await;
                 }
                 clock.sleep(*delay).await;
             }

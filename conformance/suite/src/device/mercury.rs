@@ -2,7 +2,7 @@
 //! (MER).
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fusion_history::event::{Answer, SocketChange};
@@ -11,12 +11,13 @@ use fusion_protocol::mercury::{
     ClientFrame, DEAD_SECONDS, Device as Registration, Event, RegisterDevice, ServerFrame,
 };
 use fusion_protocol::{Code, Count, Service, Url};
+use fusion_runtime::Latch;
 use fusion_runtime::http::ClientError;
 use fusion_runtime::tasks::Task;
 use fusion_runtime::ws;
 use http::Method;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::scribe::Tried;
 use super::wire::Ask;
@@ -78,8 +79,8 @@ pub enum Acks {
 #[derive(Default)]
 pub(crate) struct Mercury {
     state: Mutex<State>,
-    /// Goes up with every change of the state.
-    changed: watch::Sender<u64>,
+    /// Tells every change of the state, to those who wait in the order in which they came.
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -106,7 +107,7 @@ enum Status {
 }
 
 struct Running {
-    stop: watch::Sender<bool>,
+    stop: Arc<Latch>,
     task: Task<()>,
 }
 
@@ -124,7 +125,7 @@ impl Mercury {
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let changed = change(&mut lock(&self.state));
-        self.changed.send_modify(|version| *version += 1);
+        self.changed.notify_waiters();
         changed
     }
 }
@@ -149,7 +150,7 @@ impl Device {
     pub async fn disconnect(&self) {
         let invoked = self.begin(Call::Disconnect { device: self.name().to_owned() });
         if let Some(running) = self.inner.mercury.change(|state| state.running.take()) {
-            running.stop.send_replace(true);
+            running.stop.open();
             running.task.join().await;
         }
         let _ = self.inner.scribe.end(invoked, Tried::once(Ok(())), |()| Answer::Nothing {});
@@ -278,17 +279,17 @@ impl Device {
         self.inner.mercury.change(|state| {
             if state.running.is_none() {
                 state.status = Status::Closed;
-                let (stop, stopped) = watch::channel(false);
-                state.running = Some(Running { stop, task: tasks.spawn(device.run(stopped)) });
+                let stop = Arc::<Latch>::default();
+                state.running = Some(Running { stop: stop.clone(), task: tasks.spawn(device.run(stop)) });
             }
         });
     }
 
     /// Keeps a socket open until told to stop.
-    async fn run(self, mut stop: watch::Receiver<bool>) {
+    async fn run(self, stop: Arc<Latch>) {
         let mut pause = BACKOFF;
         loop {
-            let ended = self.live(&mut stop).await;
+            let ended = self.live(&stop).await;
             let status = if matches!(ended, Ended::Fenced) { Status::Fenced } else { Status::Closed };
             self.inner.mercury.change(|state| state.status = status);
             match ended {
@@ -300,14 +301,14 @@ impl Device {
             let pause = self.jittered(pause);
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = stop.opened() => return,
                 () = self.host().clock.sleep(pause) => {}
             }
         }
     }
 
     /// One socket from its opening to its end.
-    async fn live(&self, stop: &mut watch::Receiver<bool>) -> Ended {
+    async fn live(&self, stop: &Latch) -> Ended {
         let opening = async {
             let (at, resume) = {
                 let state = lock(&self.inner.mercury.state);
@@ -324,7 +325,7 @@ impl Device {
         };
         let opened = tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return Ended::Stopped,
+            () = stop.opened() => return Ended::Stopped,
             opened = opening => opened,
         };
         let Some(mut session) = opened else { return Ended::Lost { was_ready: false } };
@@ -333,7 +334,7 @@ impl Device {
             let limit = if number.is_some() { Duration::from_secs(DEAD_SECONDS) } else { READY_MAX };
             let heard = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => None,
+                () = stop.opened() => None,
                 heard = self.host().clock.timeout(limit, session.hear()) => Some(heard.unwrap_or(Heard::Ended)),
             };
             let ended = match heard {
@@ -443,17 +444,17 @@ impl Device {
     /// Waits until `look` finds something in the state.
     async fn wait<T>(&self, limit: Duration, mut look: impl FnMut(&mut State) -> Option<T>) -> Option<T> {
         let mercury = &self.inner.mercury;
-        let mut changed = mercury.changed.subscribe();
         let waiting = async {
             loop {
-                changed.mark_unchanged();
+                // Before the look, so that a change after it is heard.
+                let changed = mercury.changed.notified();
                 if let Some(found) = look(&mut lock(&mercury.state)) {
-                    return Some(found);
+                    return found;
                 }
-                changed.changed().await.ok()?;
+                changed.await;
             }
         };
-        self.host().clock.timeout(limit, waiting).await.ok().flatten()
+        self.host().clock.timeout(limit, waiting).await.ok()
     }
 }
 

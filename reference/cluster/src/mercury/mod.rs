@@ -18,9 +18,9 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use fusion_protocol::mercury::Notification;
 use fusion_protocol::{Address, Problem, Uuid};
+use fusion_runtime::Latch;
 use fusion_runtime::store::Batch;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 
 pub(crate) use http::routes;
 pub(crate) use store::{CARRIED, CARRIED_BY_DEVICE, DeviceRow, devices};
@@ -28,8 +28,9 @@ pub(crate) use store::{CARRIED, CARRIED_BY_DEVICE, DeviceRow, devices};
 use crate::Cluster;
 
 /// The sockets that this instance holds.
+#[derive(Default)]
 pub(crate) struct Sockets {
-    drain: watch::Sender<bool>,
+    drain: Latch,
 }
 
 /// Devices to wake once the commit is durable.
@@ -86,13 +87,7 @@ pub(crate) async fn erase(cluster: &Cluster, user: &Address) -> Result<(), Probl
 impl Sockets {
     /// Says goodbye to every device, which then connects elsewhere (OPS-004). For good.
     pub(crate) fn drain(&self) {
-        self.drain.send_replace(true);
-    }
-}
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self { drain: watch::Sender::new(false) }
+        self.drain.open();
     }
 }
 

@@ -13,7 +13,6 @@ use fusion_runtime::bus::Subscription;
 use fusion_runtime::store::Batch;
 use fusion_runtime::ws::{Frame, Socket, WsError};
 use futures_util::FutureExt as _;
-use tokio::sync::watch;
 
 use super::{Hint, store, subject};
 use crate::rows::{self, Committed};
@@ -74,10 +73,9 @@ pub(super) async fn serve(cluster: Cluster, device: Uuid, mut socket: Socket) {
     };
     // Before the queue is read: what comes after that is heard.
     let mut hints = cluster.host.bus.subscribe(&subject(&owner.user));
-    let mut drain = cluster.sockets.drain.subscribe();
     let mut session = Session::new(cluster, device, owner, socket);
     let end = match session.open(resume).await {
-        Ok(()) => session.run(&mut hints, &mut drain).await,
+        Ok(()) => session.run(&mut hints).await,
         Err(end) => end,
     };
     if let End::Closing(code) = end {
@@ -166,23 +164,23 @@ impl Session {
         self.deliver().await
     }
 
-    async fn run(&mut self, hints: &mut Subscription, drain: &mut watch::Receiver<bool>) -> End {
+    async fn run(&mut self, hints: &mut Subscription) -> End {
         loop {
-            let event = self.next(hints, drain).await;
+            let event = self.next(hints).await;
             if let Err(end) = self.step(event, hints).await {
                 return end;
             }
         }
     }
 
-    async fn next(&mut self, hints: &mut Subscription, drain: &mut watch::Receiver<bool>) -> Event {
+    async fn next(&mut self, hints: &mut Subscription) -> Event {
         let clock = self.cluster.host.clock.clone();
         // Between two pings, too: how long a dead device holds its socket does not hang on when it died.
         let due = self.ping_at.min(self.heard_at + DEAD_AFTER);
         let due = self.flush_at.map_or(due, |at| at.min(due));
         tokio::select! {
             biased;
-            _ = drain.wait_for(|drain| *drain) => Event::Drain,
+            () = self.cluster.sockets.drain.opened() => Event::Drain,
             frame = self.socket.recv() => Event::Frame(frame),
             hint = next_hint(hints) => Event::Hint(hint),
             () = clock.sleep_until(due) => Event::Time,

@@ -10,11 +10,10 @@ use fusion_protocol::map::{DomainChange, DomainFeed, DomainRecord};
 use fusion_protocol::{ClusterName, Code, Count, Domain, Problem};
 use fusion_runtime::probe::Level;
 use fusion_runtime::store::{Batch, Key};
-use fusion_runtime::{Entropy, Host};
+use fusion_runtime::{Entropy, Host, Latch};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::watch;
 
 use crate::peers::{self, PeerError};
 use crate::rows::{self, Loaded};
@@ -37,7 +36,7 @@ const LOAD_PAGE: usize = 1_000;
 pub(crate) struct Replica {
     map: Mutex<Map>,
     /// Whether it has ever seen the map.
-    known: watch::Sender<bool>,
+    known: Latch,
 }
 
 /// What the replica says of one domain, with the version it read.
@@ -89,8 +88,9 @@ impl Replica {
                 map.domains.insert(record.domain.clone(), Arc::new(record));
             }
         }
-        let known = watch::Sender::new(map.version > Count(0));
-        Ok(Self { map: Mutex::new(map), known })
+        let replica = Self { map: Mutex::new(map), known: Latch::new() };
+        replica.tell_known();
+        Ok(replica)
     }
 
     /// What is known of `domain` now.
@@ -106,13 +106,12 @@ impl Replica {
 
     /// Whether it has ever seen the map, in this life or an earlier one.
     pub(crate) fn is_known(&self) -> bool {
-        *self.known.borrow()
+        self.known.is_open()
     }
 
     /// Waits until it has seen the map.
     pub(crate) async fn known(&self) {
-        // The sender lives as long as the replica.
-        let _ = self.known.subscribe().wait_for(|known| *known).await;
+        self.known.opened().await;
     }
 
     /// The feed's version that this replica has.
@@ -136,8 +135,14 @@ impl Replica {
             }
         }
         self.map().take(feed, host.clock.now());
-        self.known.send_replace(self.version() > Count(0));
+        self.tell_known();
         Ok(())
+    }
+
+    fn tell_known(&self) {
+        if self.version() > Count(0) {
+            self.known.open();
+        }
     }
 
     fn map(&self) -> MutexGuard<'_, Map> {

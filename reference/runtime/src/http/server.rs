@@ -17,13 +17,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower::Service as _;
 
 use super::{HyperTimer, PeerAddr};
 use crate::net::{Listener, Stream};
 use crate::probe::Level;
-use crate::{Clock, Host};
+use crate::{Clock, Host, Latch};
 
 /// How many connections one listening address serves at once, WebSockets included; further ones wait
 /// to be accepted.
@@ -47,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Serving {
     /// Where it listens.
     pub local_addr: SocketAddr,
-    stop: Arc<watch::Sender<bool>>,
+    stop: Arc<Latch>,
     slots: Arc<Semaphore>,
 }
 
@@ -66,7 +66,7 @@ pub async fn serve(host: &Host, at: SocketAddr, router: Router) -> io::Result<Se
     let listener = host.net.listen(at).await?;
     let serving = Serving {
         local_addr: listener.local_addr(),
-        stop: Arc::new(watch::Sender::new(false)),
+        stop: Arc::default(),
         slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
     };
     let server = Server {
@@ -84,7 +84,7 @@ impl Serving {
     /// Stops accepting and lets each connection end after the request it is serving. WebSockets are
     /// left to the service that holds them.
     pub fn stop(&self) {
-        self.stop.send_replace(true);
+        self.stop.open();
     }
 
     /// OPS-004: stops, and waits until no connection and no WebSocket is left.
@@ -115,17 +115,16 @@ struct Server {
     host: Host,
     router: Router,
     http: http1::Builder,
-    stop: Arc<watch::Sender<bool>>,
+    stop: Arc<Latch>,
     slots: Arc<Semaphore>,
 }
 
 impl Server {
     async fn run(self, mut listener: Box<dyn Listener>) {
-        let mut stop = self.stop.subscribe();
         loop {
             let accepted = tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => return,
+                () = self.stop.opened() => return,
                 accepted = self.accept(&mut listener) => accepted,
             };
             let Some((stream, peer, slot)) = accepted else { return };
@@ -151,9 +150,7 @@ impl Server {
     }
 
     fn connection(&self, stream: Stream, peer: SocketAddr, slot: Slot) -> impl Future<Output = ()> + use<> {
-        let (router, held, mut stop) = (self.router.clone(), slot.clone(), self.stop.subscribe());
-        // Keeps `stop` from ending when the accept loop does.
-        let sender = self.stop.clone();
+        let (router, held, stop) = (self.router.clone(), slot.clone(), self.stop.clone());
         let host = self.host.clone();
         let service =
             service_fn(move |request| answer(host.clone(), router.clone(), request, peer, slot.clone()));
@@ -163,12 +160,12 @@ impl Server {
             // A broken connection or a bad request is the peer's affair: hyper has answered it.
             tokio::select! {
                 biased;
-                _ = connection.as_mut() => return drop((held, sender)),
-                _ = stop.wait_for(|stop| *stop) => {}
+                _ = connection.as_mut() => return drop(held),
+                () = stop.opened() => {}
             }
             connection.as_mut().graceful_shutdown();
             let _ = connection.await;
-            drop((held, sender));
+            drop(held);
         }
     }
 }

@@ -86,6 +86,10 @@ impl EmbeddedStore {
             .map_err(|reason| OpenError { path: "(given storage)".to_owned(), reason })
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer's thread lives beside simulated time, not in it"
+    )]
     fn start(file: Arc<dyn StorageBackend>) -> Result<Self, String> {
         let (publish, current) = watch::channel(Current::default());
         let (orders, queue) = mpsc::channel(QUEUE_MAX);

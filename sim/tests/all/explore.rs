@@ -1,18 +1,11 @@
 //! Generated worlds on the command line: what is explored is told, and what is told can be played again.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
-use std::process::Command;
-
 use serde_json::Value;
 
+use crate::{program_with_scenarios, scratch};
+
 fn sim(arguments: &[&str]) -> (i32, String) {
-    let scenarios = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios");
-    let output = Command::new(env!("CARGO_BIN_EXE_fusion-sim"))
-        .args(["--scenarios", scenarios])
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = program_with_scenarios().args(arguments).output().unwrap();
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
@@ -65,7 +58,7 @@ fn a_generated_world_is_played_by_its_name() {
 
 #[test]
 fn a_generated_scenario_is_printed_as_the_file_that_plays_the_same() {
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("generated-7-of-3.toml");
+    let file = scratch("generated-7-of-3.toml");
     let (code, text) = sim(&["scenario", "generated-7-of-3"]);
     assert_eq!(code, 0);
     std::fs::write(&file, text).unwrap();

@@ -2,14 +2,11 @@
 //!
 //! Each test starts the program itself, so that the second process is a real one.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
-use std::process::Command;
+use crate::program_with_scenarios;
 
 fn check(arguments: &[&str]) -> (i32, String) {
-    let scenarios = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios");
-    let output = Command::new(env!("CARGO_BIN_EXE_fusion-sim"))
-        .args(["--scenarios", scenarios, "check-determinism", "one-to-one-race"])
+    let output = program_with_scenarios()
+        .args(["check-determinism", "one-to-one-race"])
         .args(arguments)
         .output()
         .unwrap();

@@ -2,10 +2,6 @@
 //!
 //! A golden history changes when the system's behaviour changes: review it like code.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
-use std::path::Path;
-
 use fusion_history::Ruling;
 use fusion_sim::engines::fabric::{Options, hosts};
 use fusion_sim::library::Library;
@@ -14,15 +10,17 @@ use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::Scenario;
 
+use crate::root;
+
 fn plays_as_told(file: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scenarios");
-    let scenario = Scenario::read(&root.join(file)).unwrap();
+    let scenarios = root().join("scenarios");
+    let scenario = Scenario::read(&scenarios.join(file)).unwrap();
     let plan = Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 1, Mode::Story);
     let outcome = judged(&plan, &Options::default());
     assert_eq!(outcome.ruling, Ruling::Holds, "{}", outcome.explain());
     let told: Vec<String> = narrate(&outcome.history).collect();
     let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(root.join(file).parent().unwrap());
+    settings.set_snapshot_path(scenarios.join(file).parent().unwrap());
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     settings.bind(|| insta::assert_snapshot!(scenario.name.clone(), told.join("\n")));
@@ -88,8 +86,8 @@ stories! {
 
 #[test]
 fn every_scenario_has_its_story_beside_it() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scenarios");
-    let all = Library::at(&root).all().unwrap();
+    let scenarios = root().join("scenarios");
+    let all = Library::at(&scenarios).all().unwrap();
     let untold: Vec<&str> = all
         .iter()
         .map(|scenario| scenario.name.as_str())

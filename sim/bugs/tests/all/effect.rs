@@ -2,8 +2,6 @@
 //!
 //! Where the scenarios of the house do not show it, a story beside this file does.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -1,10 +1,8 @@
 //! Stepping through a run: looking changes nothing, going back is as true as going on, and scripts work.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::{Output, Stdio};
 
 use fusion_deployment::Hooks;
 use fusion_history::{Body, EventId};
@@ -13,6 +11,8 @@ use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::Scenario;
 use fusion_sim::step::{self, Reply, Session, changes};
+
+use crate::{program_with_scenarios, scratch};
 
 /// A message that has to wait for a line that is cut.
 const CUT: &str = r#"
@@ -77,11 +77,10 @@ fn said(session: &mut Session, line: &str) -> Result<Reply, String> {
 }
 
 fn script(arguments: &[&str], lines: &str) -> Output {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cut-step.toml");
+    let file = scratch("cut-step.toml");
     std::fs::write(&file, CUT).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_fusion-sim"))
-        .args(["--scenarios", concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios"), "step"])
-        .args(["--scenario", file.to_str().unwrap(), "--seed", "3"])
+    let mut child = program_with_scenarios()
+        .args(["step", "--scenario", file.to_str().unwrap(), "--seed", "3"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,13 +3,13 @@
 //!
 //! Each test starts the program itself.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::program;
 
 /// Alice writes to Bob, who lives elsewhere.
 const CHAT: &str = r#"
@@ -78,7 +78,7 @@ impl Place {
     }
 
     fn sim(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_fusion-sim"));
+        let mut command = program();
         command.arg("--scenarios").arg(self.file("scenarios")).args(arguments).current_dir(self.0.path());
         command
     }

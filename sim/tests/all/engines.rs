@@ -1,10 +1,8 @@
 //! The same plan on other networks than our own: what they play, what they refuse, and that they can be
 //! believed.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use fusion_deployment::Hooks;
 use fusion_history::{Ruling, first_difference};
@@ -14,6 +12,8 @@ use fusion_sim::engines::turmoil;
 use fusion_sim::fabric::{Fault, Place, Shape};
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::{FAMILIES, Scenario};
+
+use crate::{program_with_scenarios, scratch};
 
 /// A chat across a line that is cut, and a home that crashes.
 const CUT: &str = r#"
@@ -84,11 +84,9 @@ fn with(fault: Fault) -> Plan {
 }
 
 fn sim(arguments: &[&str]) -> Output {
-    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cut.toml");
+    let file = scratch("cut.toml");
     std::fs::write(&file, CUT).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fusion-sim"));
-    command.args(["--scenarios", concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios")]);
-    command.arg(arguments[0]).arg(file).args(&arguments[1..]).output().unwrap()
+    program_with_scenarios().arg(arguments[0]).arg(file).args(&arguments[1..]).output().unwrap()
 }
 
 #[test]

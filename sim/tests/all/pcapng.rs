@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use fusion_sim::engines::fabric::{Options, captured, hosts};
@@ -14,6 +14,8 @@ use fusion_sim::library::Library;
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::show::pcapng::{Selection, Written};
 use fusion_sim::show::pick::Pick;
+
+use crate::scratch;
 
 /// How Wireshark tells errors from remarks: `PI_ERROR` of its `proto.h`.
 const EXPERT_ERROR: &str = "_ws.expert.severity >= 0x00800000";
@@ -37,7 +39,7 @@ impl Packets {
         let (run, capture) = captured(&plan, &Options::default());
         assert_eq!(run.failure, None);
         let name = format!("{}-{mode:?}-{}.pcapng", scenario.name, pick.about.join("-").replace('/', "-"));
-        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let file = scratch(&name);
         let selection = Selection::of(&capture, &run.history, pick).expect("hosts of the run");
         let written = selection
             .write(File::create(&file).expect("a folder to write to"), "a test")

@@ -1,8 +1,5 @@
 //! A plan with a crowd of faults shrinks to the few that a bug needs.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +12,8 @@ use fusion_sim::library::Library;
 use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::shrink::{Shrunk, Size, fingerprints, shrink};
+
+use crate::root;
 
 /// How many faults there are to begin with, at least.
 const CROWD: usize = 60;
@@ -71,8 +70,7 @@ fn forgetful() -> Options {
 
 /// The swarms of several seeds in one plan, which shows that messages are lost; and how that is told.
 fn crowded(options: &Options) -> (Plan, String) {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scenarios");
-    let scenario = Library::at(Path::new(folder)).find("one-to-one-race").unwrap();
+    let scenario = Library::at(&root().join("scenarios")).find("one-to-one-race").unwrap();
     let hosts = hosts(&scenario.topology).unwrap();
     let crowd = |first: u64| {
         let mut plan = Plan::new(&scenario, &hosts, first, Mode::Swarm);

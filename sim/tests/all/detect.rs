@@ -1,8 +1,6 @@
 //! Bugs are found when they show, are not found when they do not, and a system that is violated anyway
 //! proves nothing about a bug.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -1,7 +1,5 @@
 //! Whatever is wrong with a scenario is answered with place, expectation and suggestion; never a panic.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::path::Path;
 
 use fusion_sim::library::Library;

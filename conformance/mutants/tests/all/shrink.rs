@@ -1,7 +1,5 @@
 //! A planted bug is found by a swarm, kept as a bundle, and made small.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::sync::atomic::AtomicBool;
 
 use fusion_mutants::MUTANTS;

@@ -1,7 +1,5 @@
 //! A run in which somebody spins is ended soon, and says who does.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,10 +1,8 @@
 //! Bundles that are damaged, of another build, or made by somebody who means no good: each is answered with
 //! file and place, none is played, nothing panics.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::OnceLock;
 
 use fusion_sim::bundle::{self, Bundle};
@@ -14,6 +12,8 @@ use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::scenario::Scenario;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
+
+use crate::{program, root, scratch};
 
 const STORY: &str = r#"
 title = "Two neighbours"
@@ -78,7 +78,7 @@ fn written() -> &'static Written {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bundles").join(name);
+    let folder = scratch("bundles").join(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -120,9 +120,9 @@ fn mistake(folder: &Path) -> String {
 }
 
 fn sim(arguments: &[&str], folder: &Path) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fusion-sim"));
+    let mut command = program();
     command.arg(arguments[0]).arg(folder).args(&arguments[1..]);
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).output().unwrap()
+    command.current_dir(root()).output().unwrap()
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn the_line_that_reproduces_a_run_does_so_where_the_scenario_is_a_file() {
     let line = outcome.reproduce();
     let words: Vec<&str> = line.split(' ').collect();
     assert_eq!(words[..4], ["cargo", "xtask", "sim", "run"]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fusion-sim"));
+    let mut command = program();
     let again =
         command.args(&words[3..]).arg("--json").current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     let line: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();

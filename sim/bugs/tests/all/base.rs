@@ -1,7 +1,5 @@
 //! What every bug of the base must be: named, of a requirement, held out by rule, and a bug at all.
 
-#![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::collections::BTreeSet;
 
 use fusion_bugs::BUGS;
