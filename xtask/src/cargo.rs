@@ -1,5 +1,6 @@
 //! Building and running the programs of the workspace.
 
+use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -7,8 +8,8 @@ use std::process::{Command, ExitCode, ExitStatus, Stdio};
 use anyhow::{Context as _, Result, bail};
 
 /// Builds a program in release and runs it in place of this one: its exit code is ours.
-pub(crate) fn run(package: &str, program: &str, arguments: &[String]) -> Result<ExitCode> {
-    let path = build(package, program)?;
+pub(crate) fn run(program: &str, arguments: &[String]) -> Result<ExitCode> {
+    let path = build(program)?;
     // Returns only when it fails. Every signal is the program's own from here on.
     Err(Command::new(&path).args(arguments).exec()).with_context(|| format!("cannot run {program}"))
 }
@@ -21,22 +22,22 @@ pub(crate) fn bench(arguments: &[String]) -> Result<ExitCode> {
         // In quick, each bench runs once and measures nothing.
         let quick = rest.iter().any(|argument| *argument == "--quick");
         let mut command = cargo();
-        command.args(["bench", "--package", "fusion-benches", "--bench", "micro", "--"]);
+        command.args(["bench", "--workspace", "--bench", "micro", "--"]);
         let status = if quick { command.arg("--test").status()? } else { command.args(rest).status()? };
         return Ok(code(status));
     }
     if ["load", "relay", "conform"].contains(&bench) {
-        build("stack-fusion", "stack-fusion")?;
+        build("stack-fusion")?;
     }
     if bench == "conform" {
-        build("fusion-mutants", "fusion-mutants")?;
+        build("fusion-mutants")?;
     }
     let mut arguments = arguments.to_vec();
     if bench == "scale" && compares_engines(&arguments) {
         let madsim = build_madsim("madsim-bench")?;
         arguments.extend(["--madsim".to_owned(), madsim.display().to_string()]);
     }
-    run("fusion-benches", "fusion-benches", &arguments)
+    run("fusion-benches", &arguments)
 }
 
 /// Whether a bench of engines is a measurement, and nobody says which madsim it is to be compared with.
@@ -59,25 +60,28 @@ fn build_madsim(profile: &str) -> Result<PathBuf> {
     const PROGRAM: &str = "fusion-madsim";
     let (host, folder) = (host()?, target_folder().join("madsim"));
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    let status = cargo()
+    let mut build = cargo();
+    build
         .env("RUSTFLAGS", format!("{flags} --cfg madsim"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .args(["build", "--profile", profile, "--package", "fusion-bugs", "--bin", PROGRAM, "--quiet"])
+        .args(["build", "--profile", profile, "--package", "fusion-bugs", "--bin", PROGRAM])
         .args(["--target", &host, "--target-dir"])
-        .arg(&folder)
-        .status()?;
-    if !status.success() {
+        .arg(&folder);
+    if !build_told(&mut build).status()?.success() {
         bail!("{PROGRAM} does not build");
     }
     Ok(folder.join(&host).join(profile).join(PROGRAM))
 }
 
 /// Builds a program in release and returns its path.
-pub(crate) fn build(package: &str, program: &str) -> Result<PathBuf> {
-    let status =
-        cargo().args(["build", "--release", "--package", package, "--bin", program, "--quiet"]).status()?;
-    if !status.success() {
-        bail!("{package} does not build");
+///
+/// Chosen from the whole workspace, not from its package: so every program is built with the features that
+/// all of them together ask for, and what they share is built once.
+pub(crate) fn build(program: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--workspace", "--bin", program]);
+    if !build_told(&mut build).status()?.success() {
+        bail!("{program} does not build");
     }
     Ok(target_folder().join("release").join(program))
 }
@@ -111,6 +115,11 @@ pub(crate) fn lint() -> Result<ExitCode> {
 /// A signal counts as an incomplete run.
 pub(crate) fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(3))
+}
+
+/// On a terminal a build shows how far it is; elsewhere only what is wrong.
+fn build_told(build: &mut Command) -> &mut Command {
+    if std::io::stderr().is_terminal() { build } else { build.arg("--quiet") }
 }
 
 fn cargo() -> Command {

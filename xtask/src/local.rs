@@ -26,7 +26,7 @@ struct Deployment {
 
 /// Checks a deployment that exists only for it.
 pub(crate) fn conform(arguments: &[String]) -> Result<ExitCode> {
-    let suite = cargo::build("fusion-conformance", "fusion-conformance")?;
+    let suite = cargo::build("fusion-conformance")?;
     let stopped = stopped()?;
     let folder = tempfile::Builder::new().prefix("stack-fusion-").tempdir()?;
     let deployment = Deployment::start(folder.path(), free_port()?)?;
@@ -92,7 +92,7 @@ fn stopped() -> Result<mpsc::Receiver<()>> {
 
 impl Deployment {
     fn start(folder: &Path, port: u16) -> Result<Self> {
-        let server = cargo::build("stack-fusion", "stack-fusion")?;
+        let server = cargo::build("stack-fusion")?;
         let made =
             Command::new(&server).arg("init").arg(folder).args(["--port", &port.to_string()]).output()?;
         if !made.status.success() {

@@ -108,18 +108,18 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             cargo::madsim(&arguments[1..])
         }
         Command::Sim { arguments } if is_detection_on_madsim(&arguments) => cargo::madsim(&arguments),
-        Command::Sim { arguments } => cargo::run("fusion-bugs", "fusion-bugs", &arguments),
-        Command::Model { arguments } => cargo::run("fusion-model", "fusion-model", &arguments),
+        Command::Sim { arguments } => cargo::run("fusion-bugs", &arguments),
+        Command::Model { arguments } => cargo::run("fusion-model", &arguments),
         Command::Conform { arguments } if arguments.iter().any(|argument| argument == "--self-test") => {
             let rest: Vec<_> = arguments.into_iter().filter(|argument| argument != "--self-test").collect();
-            cargo::run("fusion-mutants", "fusion-mutants", &rest)
+            cargo::run("fusion-mutants", &rest)
         }
         Command::Conform { arguments } if needs_no_deployment(&arguments) => {
-            cargo::run("fusion-conformance", "fusion-conformance", &arguments)
+            cargo::run("fusion-conformance", &arguments)
         }
         Command::Conform { arguments } => local::conform(&arguments),
         Command::Requirements { arguments } => {
-            cargo::run("fusion-mutants", "fusion-requirements", &arguments)
+            cargo::run("fusion-requirements", &arguments)
         }
         Command::Bench { arguments } => cargo::bench(&arguments),
         Command::Up { folder, port } => local::up(&folder, port),
