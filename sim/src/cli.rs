@@ -32,21 +32,30 @@ const ONE_HISTORY: &str = "--tell, --history and --timeline are about one run: n
 
 /// Plays scenarios in a simulated network and judges them.
 ///
-/// Without a command every scenario is played: once as it is written, and with a swarm of faults on 50
-/// seeds. One line for each tells the verdict. Exit codes: 0 all hold, 1 something is violated or engines
-/// contradict each other, 2 a scenario or an argument is wrong or an engine cannot express it, 3 something
-/// could not be judged or compared.
+/// Without a command every scenario is played: once as it is written, and with a
+/// swarm of faults on 50 seeds. One line for each tells the verdict. A run is
+/// made by its seed: the same seed plays the same run, here and anywhere.
 ///
-/// Examples:
-///   cargo xtask sim
-///   cargo xtask sim run one-to-one-race --seed 7 --tell
-///   cargo xtask sim sweep one-to-one-race --seeds 1000
-///   cargo xtask sim check-determinism --seeds 5
-///   cargo xtask sim run race-under-partition --engine all
-///   cargo xtask sim compare --seeds 3
-///   cargo xtask sim detect
-///   cargo xtask sim show --scenario one-to-one-race --about alice
-///   cargo xtask sim explore --for 10m
+/// What holds, and what does not:
+///   cargo xtask sim                                       every scenario
+///   cargo xtask sim sweep one-to-one-race --seeds 1000    one, with many swarms
+///   cargo xtask sim explore --for 10m                     worlds nobody has written
+///   cargo xtask sim detect                                how soon bugs are found
+///
+/// A run that does not hold leaves a bundle. From there to the cause:
+///   cargo xtask sim replay BUNDLE                         the same once more
+///   cargo xtask sim shrink BUNDLE                         as few faults as it needs
+///   cargo xtask sim show BUNDLE --as timeline -o run.html the run to look at
+///   cargo xtask sim step BUNDLE                           event by event, and back
+///   cargo xtask sim diff BUNDLE ANOTHER                   where two runs part
+///
+/// To see all of that, plant a bug and sweep for it:
+///   cargo xtask sim detect --list
+///   cargo xtask sim sweep one-to-one-race --seeds 200 --plant BUG
+///
+/// Exit codes: 0 all hold, 1 something is violated or engines contradict each
+/// other, 2 a scenario or an argument is wrong or an engine cannot express it,
+/// 3 something could not be judged or compared.
 #[derive(Parser)]
 #[command(name = "cargo xtask sim", bin_name = "cargo xtask sim", version, verbatim_doc_comment)]
 struct Line {
@@ -448,6 +457,25 @@ impl Where {
             Self::Turmoil => Some(Engine::Turmoil),
             Self::Live => Some(Engine::Live),
             Self::All => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// What is broken where its author has broken it fits into a terminal of 80 columns.
+    #[test]
+    fn help_that_is_laid_out_by_hand_fits_into_eighty_columns() {
+        let line = Line::command();
+        let all = std::iter::once(&line).chain(line.get_subcommands());
+        let told = all.filter_map(|command| Some(command.get_long_about()?.to_string()));
+        for about in told.filter(|about| about.contains("\n  ")) {
+            let wide: Vec<&str> = about.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{wide:#?}");
         }
     }
 }

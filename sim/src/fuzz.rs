@@ -25,16 +25,21 @@ use crate::progress;
 use crate::scenario::Scenario;
 use crate::shard::Shard;
 
-/// Plays scenarios on madsim, which picks the next ready task at random, and judges them.
+/// Plays scenarios on madsim, which picks the next ready task at random, and
+/// judges them.
 ///
-/// The simulator's second opinion and its schedule-race fuzzer: the same scenarios, services, devices
-/// and judges on another network and another executor. A seed decides who acts when and in which order
-/// tasks run; faults are those of the scenario and, with --swarm, such drawn from the seed as madsim can
-/// express. What it cannot express (losses on some links only, resets, bandwidths) is refused by name
-/// before anything is played; without names, those scenarios are passed over.
+/// The simulator's second opinion and its schedule-race fuzzer: the same
+/// scenarios, services, devices and judges on another network and another
+/// executor. A seed decides who acts when and in which order tasks run; faults
+/// are those of the scenario and, with --swarm, such drawn from the seed as
+/// madsim can express. What it cannot express (losses on some links only, resets,
+/// bandwidths) is refused by name before anything is played; without names, those
+/// scenarios are passed over.
 ///
-/// One line for each scenario tells the verdict; a run that does not hold leaves a bundle. Exit codes: 0 all hold, 1 something is violated or is
-/// not the same twice, 2 a scenario or an argument is wrong or refused, 3 something could not be judged.
+/// One line for each scenario tells the verdict; a run that does not hold leaves
+/// a bundle. Exit codes: 0 all hold, 1 something is violated or is not the same
+/// twice, 2 a scenario or an argument is wrong or refused, 3 something could not
+/// be judged.
 ///
 /// Examples:
 ///   cargo xtask sim madsim

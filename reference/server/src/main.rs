@@ -20,7 +20,8 @@ use crate::log::{Format, LogLevel};
 
 /// Serves a provider, a cluster, a media relay or a whole federation.
 ///
-/// An independent implementation of stack fusion for research, simulation and conformance testing.
+/// An independent implementation of stack fusion for research, simulation and
+/// conformance testing.
 ///
 /// Examples:
 ///   stack-fusion init target/local
@@ -28,7 +29,8 @@ use crate::log::{Format, LogLevel};
 ///   stack-fusion serve --role cluster --config target/local/cluster-a.toml
 ///   stack-fusion example-config cluster
 ///
-/// Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 it could not serve, 2 an argument or a file is wrong.
+/// Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 it could not serve, 2 an argument
+/// or a file is wrong.
 #[derive(Parser)]
 #[command(version, verbatim_doc_comment)]
 struct Line {

@@ -15,21 +15,24 @@ use follow::follow;
 
 /// Searches small worlds round the protocol machines, in every order of events.
 ///
-/// A model is two or three clusters that decide by the very state machines that the services call, while
-/// messages are lost, doubled and reordered and clusters crash. Every world that can come of it is visited,
-/// breadth first. What must hold is checked in each: `always` in every world, `eventually` from every world
-/// once the network loses nothing any more, `sometimes` in one world at least, or the model proves nothing.
-/// The bounds of each search are told with it.
+/// A model is two or three clusters that decide by the very state machines that
+/// the services call, while messages are lost, doubled and reordered and clusters
+/// crash. Every world that can come of it is visited, breadth first. What must
+/// hold is checked in each: `always` in every world, `eventually` from every
+/// world once the network loses nothing any more, `sometimes` in one world at
+/// least, or the model proves nothing. The bounds of each search are told with
+/// it.
 ///
-/// With `--path`, the history of a simulated run is followed in the model of the pair instead: every state
-/// of a pair's slots and conversations that its services reported must be one to which the machines lead
-/// from the one before. The first that is not is shown, with what could have been there.
+/// With `--path`, the history of a simulated run is followed in the model of the
+/// pair instead: every state of a pair's slots and conversations that its
+/// services reported must be one to which the machines lead from the one before.
+/// The first that is not is shown, with what could have been there.
 ///
-/// A violated property is shown by one of its shortest stories. To see one, plant a bug: `--list` tells
-/// which there are. None of them is in what ships.
+/// A violated property is shown by one of its shortest stories. To see one, plant
+/// a bug: `--list` tells which there are. None of them is in what ships.
 ///
-/// Exit codes: 0 all hold, 1 something is violated, 2 an argument is wrong, 3 a search ended before it had
-/// seen everything.
+/// Exit codes: 0 all hold, 1 something is violated, 2 an argument is wrong, 3 a
+/// search ended before it had seen everything.
 ///
 /// Examples:
 ///   cargo xtask model

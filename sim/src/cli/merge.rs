@@ -12,14 +12,17 @@ use crate::shard::{Merged, Shard, merge};
 /// How many missing seeds of a shard are told.
 const SEEDS_TOLD_MAX: usize = 8;
 
-/// Puts the results of a sweep's shards together, and tells what one sweep over all seeds would have told
+/// Puts the results of a sweep's shards together, and tells what one sweep over
+/// all seeds would have told
 ///
-/// Each shard is one `sweep SCENARIO --shard I/N --results FILE`, by the same program with the same scenario,
-/// seeds and mode, on any machine. The hash is the one that the sweep without shards prints. Wall time is the
-/// sum over all runs.
+/// Each shard is one `sweep SCENARIO --shard I/N --results FILE`, by the same
+/// program with the same scenario, seeds and mode, on any machine. The hash is
+/// the one that the sweep without shards prints. Wall time is the sum over all
+/// runs.
 ///
-/// Exit codes: 0 all hold, 1 something is violated, 2 a file is corrupt or of another sweep, or a shard is
-/// there twice, 3 a shard or some of its seeds are missing, or something could not be judged.
+/// Exit codes: 0 all hold, 1 something is violated, 2 a file is corrupt or of
+/// another sweep, or a shard is there twice, 3 a shard or some of its seeds are
+/// missing, or something could not be judged.
 ///
 /// Example:
 ///   cargo xtask sim sweep one-to-one-race --seeds 1000 --shard 0/2 --results 0.jsonl

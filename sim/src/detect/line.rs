@@ -19,16 +19,18 @@ use crate::stopwatch::Stopwatch;
 
 /// Hunts planted bugs and tells how soon each is found
 ///
-/// Each bug is one thing that is wrong with the deployment. It is hunted with the scenarios' own plans: first
-/// the stories of the scenarios that name the requirement it breaks, then in turn one swarm seed of theirs
-/// and one plan of all others (stories, then swarms), scenarios with few events first. The order is the
-/// same for every bug of a requirement.
+/// Each bug is one thing that is wrong with the deployment. It is hunted with the
+/// scenarios' own plans: first the stories of the scenarios that name the
+/// requirement it breaks, then in turn one swarm seed of theirs and one plan of
+/// all others (stories, then swarms), scenarios with few events first. The order
+/// is the same for every bug of a requirement.
 ///
-/// A bug is found when a judge finds a violation and the same plan holds without the bug. `play` is named
-/// as the judge when the run with the bug could not be played to its end, and the one without it could.
+/// A bug is found when a judge finds a violation and the same plan holds without
+/// the bug. `play` is named as the judge when the run with the bug could not be
+/// played to its end, and the one without it could.
 ///
-/// Exit codes: 0 all are found (or as many as --at-least asks for), 1 some are not, 2 a wrong argument, 3 it
-/// was stopped.
+/// Exit codes: 0 all are found (or as many as --at-least asks for), 1 some are
+/// not, 2 a wrong argument, 3 it was stopped.
 ///
 /// Examples:
 ///   cargo xtask sim detect --list
