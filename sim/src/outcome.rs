@@ -127,6 +127,7 @@ impl Outcome {
             failure: self.failure.as_deref(),
             history: &self.history,
             verdicts: &self.verdicts,
+            said: &[],
         }
     }
 

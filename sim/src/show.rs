@@ -6,6 +6,7 @@
 //! | `faults` | from when to when what was wrong, and with whom |
 //! | `names` | short names for long ones |
 //! | `pick` | which part of a run is shown |
+//! | `entries` | events and messages in one order |
 //! | `columns` | text, a column for each host |
 //! | `messages` | what services say to each other, read from packets |
 //! | `mermaid` | a sequence diagram, for documentation |
@@ -14,6 +15,7 @@
 //! Not here: how a run came about. What is shown was read from its history.
 
 pub mod columns;
+mod entries;
 mod faults;
 mod lanes;
 pub mod mermaid;
@@ -25,6 +27,8 @@ pub mod pick;
 use fusion_history::{Body, Call, Event, EventId, History, Outcome, Ruling, Verdict, Violation};
 use serde::Serialize;
 
+use entries::{Entry, merged};
+use messages::Message;
 use pick::{Pick, Unshown};
 
 pub(crate) use faults::{Band, bands};
@@ -46,13 +50,17 @@ pub struct Run<'r> {
     pub history: &'r History,
     /// What each judge says.
     pub verdicts: &'r [Verdict],
+    /// What services said to each other; nothing, where the packets were not kept.
+    pub said: &'r [Message],
 }
 
-/// An event, for machines.
+/// An event, or what a service said, for machines.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Line {
-    id: EventId,
+    /// Messages between services are no events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<EventId>,
     at_us: u64,
     host: String,
     kind: Kind,
@@ -67,19 +75,19 @@ pub struct Line {
     violates: Vec<String>,
 }
 
-/// The events of what `pick` asks for of a run, for machines.
+/// What `pick` asks for of a run, for machines.
 ///
 /// # Errors
 /// When nothing is asked for that is there.
 pub fn lines(run: Run<'_>, pick: &Pick) -> Result<Vec<Line>, Unshown> {
     let lanes = Lanes::of(run.history);
     let names = Names::of(run.history, &lanes);
-    let line = |event: &Event| {
+    let event = |event: &Event| {
         let arrow = lanes.arrow(event, run.history);
         let host = |lane: usize| lanes.all().get(lane).map(|lane| lane.host.clone());
         let shows = run.violations().filter(|found| found.excerpt.contains(&event.id));
         Line {
-            id: event.id,
+            id: Some(event.id),
             at_us: event.at_us,
             host: event.host.clone(),
             kind: Kind::of(&event.body),
@@ -90,7 +98,23 @@ pub fn lines(run: Run<'_>, pick: &Pick) -> Result<Vec<Line>, Unshown> {
             violates: shows.map(|found| found.requirement.clone()).collect(),
         }
     };
-    Ok(pick.of(run, &lanes, &names)?.into_iter().map(line).collect())
+    let message = |message: &Message| Line {
+        id: None,
+        at_us: message.at_us,
+        host: message.from.to_string(),
+        kind: Kind::Said,
+        area: "",
+        from: Some(message.from.to_string()),
+        to: Some(message.to.to_string()),
+        text: message.text.clone(),
+        violates: Vec::new(),
+    };
+    let entries = merged(&pick.of(run, &lanes, &names)?, &pick.messages(run, &lanes, &names)?);
+    let line = |entry: &Entry<'_>| match entry {
+        Entry::Event(of) => event(of),
+        Entry::Message(of, _) => message(of),
+    };
+    Ok(entries.iter().map(line).collect())
 }
 
 impl<'r> Run<'r> {
@@ -122,6 +146,8 @@ pub(crate) enum Kind {
     Fault,
     Log,
     Media,
+    /// What a service says to another.
+    Said,
     Other,
 }
 
@@ -224,7 +250,7 @@ pub(crate) mod tests {
         assert!(lines.iter().any(|line| line.from.as_deref() == Some("alice/phone")));
         let violations = outcome.run().violations().flat_map(|found| &found.excerpt);
         for id in violations {
-            let line = lines.iter().find(|line| line.id == *id).expect("it is shown");
+            let line = lines.iter().find(|line| line.id == Some(*id)).expect("it is shown");
             assert!(!line.violates.is_empty());
         }
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::show::columns::words;
+use crate::show::messages::Message;
 use crate::show::{Arrow, Band, Kind, Lane, Lanes, Names, Run, area, bands, is_drawn};
 
 const PAGE: &str = include_str!("timeline/page.html");
@@ -36,7 +37,8 @@ struct Data {
     about: String,
     lanes: Vec<Lane>,
     events: Vec<Shown>,
-    arrows: Vec<Message>,
+    arrows: Vec<Sent>,
+    said: Vec<Said>,
     faults: Vec<Band>,
     objects: Vec<Object>,
     phases: Vec<Mark>,
@@ -61,11 +63,20 @@ struct Shown {
 
 /// A message: it leaves one lane and arrives at another with an event.
 #[derive(Serialize)]
-struct Message {
+struct Sent {
     event: u64,
     #[serde(flatten)]
     arrow: Arrow,
     kind: Kind,
+}
+
+/// What a service said to another.
+#[derive(Serialize)]
+struct Said {
+    at: u64,
+    #[serde(flatten)]
+    arrow: Arrow,
+    text: String,
 }
 
 /// An object's states, as its service committed them.
@@ -119,7 +130,8 @@ impl Data {
                 &history.hash()[..HASH_CHARS]
             ),
             events: drawn().map(|event| shown(event, &lanes, &names, history)).collect(),
-            arrows: drawn().filter_map(|event| message(event, &lanes, history)).collect(),
+            arrows: drawn().filter_map(|event| sent(event, &lanes, history)).collect(),
+            said: run.said.iter().filter_map(|message| said(message, &lanes, &names)).collect(),
             faults: bands(history, lanes.all()),
             objects: objects(history, &names),
             phases: phases(history),
@@ -148,9 +160,17 @@ fn shown(event: &Event, lanes: &Lanes<'_>, names: &Names, history: &History) -> 
     }
 }
 
-fn message(event: &Event, lanes: &Lanes<'_>, history: &History) -> Option<Message> {
+fn sent(event: &Event, lanes: &Lanes<'_>, history: &History) -> Option<Sent> {
     let arrow = lanes.arrow(event, history)?;
-    Some(Message { event: event.id.0, arrow, kind: Kind::of(&event.body) })
+    Some(Sent { event: event.id.0, arrow, kind: Kind::of(&event.body) })
+}
+
+/// What devices say is shown by their events.
+fn said(message: &Message, lanes: &Lanes<'_>, names: &Names) -> Option<Said> {
+    let (from, to) = (lanes.at(&message.from)?, lanes.at(&message.to)?);
+    let between_services = lanes.all()[from].serves() && lanes.all()[to].serves();
+    let text = names.shorten(&message.text);
+    between_services.then_some(Said { at: message.at_us, arrow: Arrow { from, to }, text })
 }
 
 /// By what they are of, so that a conversation, its slots and its locus stand together.

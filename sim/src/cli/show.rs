@@ -57,7 +57,7 @@ pub(crate) struct Show {
     /// conversation with its locus (C1, or a part of its URL). May be repeated: any of them
     #[arg(long, value_name = "WORD")]
     about: Vec<String>,
-    /// With what services say to each other, in columns: requests and answers, read from the packets
+    /// With what services say to each other: requests and answers, read from the packets
     #[arg(long)]
     wire: bool,
     /// How wide columns are together [default: the terminal, or 160]
@@ -105,7 +105,6 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
             Source::Played(Box::new(judged(&plan, &options)))
         }
     };
-    let run = source.run();
     // Packets are kept only when they are asked for, so that the run is played once more.
     let said = match asked.wire {
         true => {
@@ -114,13 +113,14 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
         }
         false => Vec::new(),
     };
+    let run = Run { said: &said, ..source.run() };
     let text = match asked.form {
         Form::Columns if json => {
             let lines = lines(run, &pick)?;
             let lines = lines.iter().map(|line| Ok(format!("{}\n", serde_json::to_string(line)?)));
             lines.collect::<Result<String>>()?
         }
-        Form::Columns => columns(run, &said, &pick, asked.width())?,
+        Form::Columns => columns(run, &pick, asked.width())?,
         Form::Mermaid => mermaid(run, &pick)?,
         Form::Timeline | Form::Pcapng => timeline::page(run),
     };
@@ -217,6 +217,7 @@ impl Source {
                 failure: bundle.about.failure.as_deref(),
                 history: &bundle.history,
                 verdicts,
+                said: &[],
             },
         }
     }

@@ -9,12 +9,12 @@
 //!
 //! Everything that colours say is said by signs, too.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 use fusion_history::{Body, Event, EventId};
 
+use super::entries::{Entry, merged, used};
 use super::lanes::Arrow;
 use super::messages::Message;
 use super::pick::{Pick, Unshown};
@@ -33,16 +33,15 @@ const BANDS_MAX: usize = 8;
 /// After how many lines the heads of the columns stand again.
 const HEADS_EVERY: usize = 60;
 
-/// The columns of what `pick` asks for of a run and of its messages between services, at most `width`
-/// characters a line.
+/// The columns of what `pick` asks for of a run, at most `width` characters a line.
 ///
 /// # Errors
 /// When nothing is asked for that is there, and when the hosts do not fit.
-pub fn columns(run: Run<'_>, messages: &[Message], pick: &Pick, width: usize) -> Result<String, Unshown> {
+pub fn columns(run: Run<'_>, pick: &Pick, width: usize) -> Result<String, Unshown> {
     let lanes = Lanes::of(run.history);
     let names = Names::of(run.history, &lanes);
     let events = pick.of(run, &lanes, &names)?;
-    let entries = merged(&events, &pick.messages(run, &lanes, &names, messages)?);
+    let entries = merged(&events, &pick.messages(run, &lanes, &names)?);
     let sheet = Sheet::new(run, &lanes, &names, &entries, width)?;
     let mut text = String::new();
     for (at, entry) in entries.iter().enumerate() {
@@ -54,29 +53,6 @@ pub fn columns(run: Run<'_>, messages: &[Message], pick: &Pick, width: usize) ->
     }
     text.push_str(&sheet.notes(&text));
     Ok(text)
-}
-
-/// What a line is about.
-enum Entry<'e> {
-    Event(&'e Event),
-    /// With the event before it.
-    Message(&'e Message, EventId),
-}
-
-/// Both in the order of time; what is said before what comes of it.
-fn merged<'e>(events: &[&'e Event], messages: &[&'e Message]) -> Vec<Entry<'e>> {
-    let mut messages = messages.iter().copied().peekable();
-    let mut entries = Vec::new();
-    let mut before = EventId(0);
-    for &event in events {
-        while let Some(message) = messages.next_if(|message| message.at_us <= event.at_us) {
-            entries.push(Entry::Message(message, before));
-        }
-        entries.push(Entry::Event(event));
-        before = event.id;
-    }
-    entries.extend(messages.map(|message| Entry::Message(message, before)));
-    entries
 }
 
 /// Where everything stands.
@@ -103,19 +79,7 @@ impl<'s> Sheet<'s> {
         entries: &[Entry<'_>],
         width: usize,
     ) -> Result<Self, Unshown> {
-        let mut used = BTreeSet::new();
-        for entry in entries {
-            match entry {
-                Entry::Event(event) => {
-                    let arrow = lanes.arrow(event, run.history);
-                    used.extend(lanes.at(&event.host));
-                    used.extend(arrow.into_iter().flat_map(|arrow| [arrow.from, arrow.to]));
-                }
-                Entry::Message(message, _) => {
-                    used.extend([&message.from, &message.to].into_iter().filter_map(|host| lanes.at(host)));
-                }
-            }
-        }
+        let used = used(entries, lanes, run.history);
         let bands = bands(run.history, lanes.all());
         let (slots, beside) = side_by_side(&bands);
         let first = LEFT + beside + usize::from(beside > 0);
@@ -376,6 +340,7 @@ fn style(kind: Kind) -> Style {
         Kind::Told => colour(AnsiColor::Green),
         Kind::State => colour(AnsiColor::Magenta),
         Kind::Fault => colour(AnsiColor::Red),
+        Kind::Said => dim(),
         Kind::Media | Kind::Other => Style::new(),
     }
 }
@@ -446,7 +411,7 @@ mod tests {
     use crate::show::tests::{race, wrong_race};
 
     fn plain(run: Run<'_>, pick: &Pick, width: usize) -> Vec<String> {
-        let text = columns(run, &[], pick, width).unwrap();
+        let text = columns(run, pick, width).unwrap();
         anstream::adapter::strip_str(&text).to_string().lines().map(str::to_owned).collect()
     }
 
@@ -514,7 +479,7 @@ mod tests {
         assert_eq!(run.history.hash(), outcome.hash);
         let said = messages(&capture);
         let pick = Pick { about: vec!["a".into()], ..Pick::default() };
-        let text = columns(outcome.run(), &said, &pick, 200).unwrap();
+        let text = columns(Run { said: &said, ..outcome.run() }, &pick, 200).unwrap();
         let text = anstream::adapter::strip_str(&text).to_string();
         let asked =
             text.lines().find(|line| line.contains("PUT ") && line.contains("/peers/")).expect("one asks");
@@ -527,11 +492,11 @@ mod tests {
     #[test]
     fn hosts_that_do_not_fit_are_refused_with_what_would() {
         let outcome = race();
-        let Err(Unshown::TooNarrow { least, .. }) = columns(outcome.run(), &[], &Pick::default(), 40) else {
+        let Err(Unshown::TooNarrow { least, .. }) = columns(outcome.run(), &Pick::default(), 40) else {
             panic!("it fitted");
         };
-        assert!(columns(outcome.run(), &[], &Pick::default(), least - 1).is_err());
-        assert!(columns(outcome.run(), &[], &Pick::default(), least).is_ok());
+        assert!(columns(outcome.run(), &Pick::default(), least - 1).is_err());
+        assert!(columns(outcome.run(), &Pick::default(), least).is_ok());
     }
 
     #[test]

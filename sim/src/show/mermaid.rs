@@ -1,17 +1,20 @@
 //! An excerpt of a run as a Mermaid `sequenceDiagram`, for documentation.
 //!
 //! Without `--from`, `--until` and `--about` the excerpt is what shows the first violation and what came
-//! just before it; where nothing is wrong, how people begin to act.
+//! just before it; where nothing is wrong, how people begin to act. What services said in that time takes
+//! half of the room, where it is known.
 
 use std::collections::BTreeSet;
 
 use fusion_history::{Body, Event, EventId, Outcome, Phase};
 
 use super::columns::words;
+use super::entries::{Entry, merged, used};
+use super::messages::Message;
 use super::pick::{Pick, Unshown};
 use super::{Lanes, Names, Run};
 
-/// How many events an excerpt has at most: more are no picture.
+/// How many events and messages an excerpt has at most: more are no picture.
 pub const EVENTS_MAX: usize = 40;
 /// How many characters a label has at most.
 const LABEL_CHARS: usize = 72;
@@ -25,15 +28,27 @@ pub fn mermaid(run: Run<'_>, pick: &Pick) -> Result<String, Unshown> {
     let names = Names::of(run.history, &lanes);
     let events = pick.of(run, &lanes, &names)?;
     let whole = *pick == Pick::default();
-    let excerpt = excerpt(run, &events, whole);
+    let said = pick.messages(run, &lanes, &names)?;
+    let room = if said.is_empty() { EVENTS_MAX } else { EVENTS_MAX / 2 };
+    let excerpt = excerpt(run, &events, whole, room);
+    let entries = merged(&excerpt, meanwhile(&said, &excerpt));
     let diagram = Diagram { run, lanes: &lanes, names: &names };
-    Ok(diagram.draw(&excerpt, events.len()))
+    Ok(diagram.draw(&entries, (excerpt.len(), events.len())))
 }
 
-/// At most [`EVENTS_MAX`] of the events; of the whole run those that show the first violation, with what
+/// What was said during the excerpt; the last of it, where it is too much.
+fn meanwhile<'s, 'm>(said: &'s [&'m Message], excerpt: &[&Event]) -> &'s [&'m Message] {
+    let (Some(first), Some(last)) = (excerpt.first(), excerpt.last()) else { return &[] };
+    let begins = said.partition_point(|message| message.at_us < first.at_us);
+    let ends = said.partition_point(|message| message.at_us <= last.at_us);
+    let room = EVENTS_MAX.saturating_sub(excerpt.len());
+    &said[begins.max(ends.saturating_sub(room))..ends]
+}
+
+/// At most `room` of the events; of the whole run those that show the first violation, with what
 /// came just before the last of them, or the first of the act.
-fn excerpt<'e>(run: Run<'_>, events: &[&'e Event], whole: bool) -> Vec<&'e Event> {
-    let first = |from: usize| events.iter().skip(from).take(EVENTS_MAX).copied().collect();
+fn excerpt<'e>(run: Run<'_>, events: &[&'e Event], whole: bool, room: usize) -> Vec<&'e Event> {
+    let first = |from: usize| events.iter().skip(from).take(room).copied().collect();
     if !whole {
         return first(0);
     }
@@ -46,7 +61,7 @@ fn excerpt<'e>(run: Run<'_>, events: &[&'e Event], whole: bool) -> Vec<&'e Event
     // An answer is no picture without its question.
     let asked = shown.iter().filter_map(|id| run.history.event(*id)?.cause);
     let wanted: BTreeSet<EventId> = shown.iter().copied().chain(asked).collect();
-    let others = EVENTS_MAX.saturating_sub(wanted.len());
+    let others = room.saturating_sub(wanted.len());
     let before = events.iter().filter(|event| event.id <= *last && !wanted.contains(&event.id));
     let near: BTreeSet<EventId> = before.rev().take(others).map(|event| event.id).collect();
     let is_in = |event: &&&Event| wanted.contains(&event.id) || near.contains(&event.id);
@@ -60,21 +75,26 @@ struct Diagram<'d> {
 }
 
 impl Diagram<'_> {
-    fn draw(&self, excerpt: &[&Event], of: usize) -> String {
+    fn draw(&self, entries: &[Entry<'_>], (shown, of): (usize, usize)) -> String {
         let mut text = format!(
-            "%% {}, seed {}: {} of {of} events\nsequenceDiagram\n",
-            self.run.scenario,
-            self.run.seed,
-            excerpt.len()
+            "%% {}, seed {}: {shown} of {of} events\nsequenceDiagram\n",
+            self.run.scenario, self.run.seed,
         );
-        let used = self.used(excerpt);
+        let used = used(entries, self.lanes, self.run.history);
         self.participants(&used, &mut text);
         let across = match (used.first(), used.last()) {
             (Some(first), Some(last)) if first != last => format!("h{first},h{last}"),
             (Some(only), _) => format!("h{only}"),
             (None, _) => return text,
         };
-        for event in excerpt {
+        for entry in entries {
+            let event = match entry {
+                Entry::Event(event) => event,
+                Entry::Message(message, _) => {
+                    text.extend(self.said(message).map(|line| format!("  {line}\n")));
+                    continue;
+                }
+            };
             text.push_str(&format!("  {}\n", self.line(event, &across)));
             if let Some(found) = self.run.shown_by(event.id)
                 && found.excerpt.last() == Some(&event.id)
@@ -123,15 +143,12 @@ impl Diagram<'_> {
         format!("h{}{sign}h{}: {at} {said}", arrow.from, arrow.to)
     }
 
-    fn used(&self, excerpt: &[&Event]) -> BTreeSet<usize> {
-        let ends = |event: &&Event| {
-            let arrow = self.lanes.arrow(event, self.run.history);
-            self.lanes
-                .at(&event.host)
-                .into_iter()
-                .chain(arrow.into_iter().flat_map(|arrow| [arrow.from, arrow.to]))
-        };
-        excerpt.iter().flat_map(ends).collect()
+    /// What a service says to another; an answer with the arrow of an answer.
+    fn said(&self, message: &Message) -> Option<String> {
+        let (from, to) = (self.lanes.at(&message.from)?, self.lanes.at(&message.to)?);
+        let sign = if message.text.starts_with(|c: char| c.is_ascii_digit()) { "-->>" } else { "->>" };
+        let text = label(&self.names.shorten(&message.text), LABEL_CHARS);
+        Some(format!("h{from}{sign}h{to}: {:.3} s {text}", message.at_us as f64 / 1e6))
     }
 }
 
@@ -161,6 +178,8 @@ fn label(text: &str, chars_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engines::fabric::{Options, captured};
+    use crate::show::messages::messages;
     use crate::show::pick::Edge;
     use crate::show::tests::{race, wrong_race};
 
@@ -215,6 +234,15 @@ mod tests {
         assert!((10..=EVENTS_MAX).contains(&messages), "{messages}: {diagram}");
         let until = Pick { until: Some(Edge::Event(13)), ..Pick::default() };
         assert!(parsed(&mermaid(outcome.run(), &until).unwrap()) < messages);
+    }
+
+    #[test]
+    fn what_services_said_meanwhile_has_arrows_too() {
+        let outcome = race();
+        let said = messages(&captured(&outcome.plan, &Options::default()).1);
+        let diagram = mermaid(Run { said: &said, ..outcome.run() }, &Pick::default()).unwrap();
+        assert!(parsed(&diagram) <= EVENTS_MAX, "{diagram}");
+        assert!(diagram.contains(" PUT https://") && diagram.contains(" 200 to "), "{diagram}");
     }
 
     #[test]

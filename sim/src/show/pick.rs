@@ -159,10 +159,9 @@ impl Pick {
     /// When a word means nothing in this run.
     pub(crate) fn messages<'m>(
         &self,
-        run: Run<'_>,
+        run: Run<'m>,
         lanes: &Lanes<'_>,
         names: &Names,
-        messages: &'m [Message],
     ) -> Result<Vec<&'m Message>, Unshown> {
         let about = self.subjects(run, lanes, names)?;
         let time = |edge: Edge| match edge {
@@ -183,7 +182,7 @@ impl Pick {
                 && ends.iter().all(serves)
                 && (about.is_empty() || about.iter().any(is_about))
         };
-        Ok(messages.iter().filter(is_picked).collect())
+        Ok(run.said.iter().filter(is_picked).collect())
     }
 
     fn subjects(&self, run: Run<'_>, lanes: &Lanes<'_>, names: &Names) -> Result<Vec<Subject>, Unshown> {

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use fusion_history::{Body, EventId, History, Ruling};
 use fusion_mutants::MUTANTS;
-use fusion_sim::engines::fabric::{Options, hosts};
+use fusion_sim::engines::fabric::{Options, captured, hosts};
 use fusion_sim::library::Library;
 use fusion_sim::outcome::{Outcome, judged};
 use fusion_sim::plan::{Mode, Plan};
+use fusion_sim::show::Run;
+use fusion_sim::show::messages::messages;
 use fusion_sim::timeline;
 
 /// Where browsers are called so.
@@ -50,9 +52,9 @@ struct Page {
 }
 
 impl Page {
-    fn of(outcome: &Outcome, name: &str, browser: &'static str) -> Self {
+    fn of(run: Run<'_>, name: &str, browser: &'static str) -> Self {
         let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.html"));
-        fs::write(&file, timeline::page(outcome.run())).expect("a folder to write to");
+        fs::write(&file, timeline::page(run)).expect("a folder to write to");
         Self { browser, file }
     }
 
@@ -114,7 +116,7 @@ fn glare() -> Outcome {
 fn a_page_opens_at_what_is_wrong_and_goes_where_its_address_says() {
     let Some(browser) = browser() else { return };
     let outcome = glare();
-    let page = Page::of(&outcome, "glare", browser);
+    let page = Page::of(outcome.run(), "glare", browser);
     let violation = outcome.run().violations().find(|found| !found.excerpt.is_empty()).unwrap();
     let last = |excerpt: &[EventId]| excerpt.last().unwrap().0.to_string();
 
@@ -144,11 +146,26 @@ fn a_page_opens_at_what_is_wrong_and_goes_where_its_address_says() {
 }
 
 #[test]
+fn what_services_said_to_each_other_is_drawn_where_it_is_known() {
+    let Some(browser) = browser() else { return };
+    let outcome = glare();
+    let said = messages(&captured(&outcome.plan, &Options::default()).1);
+    let page = Page::of(Run { said: &said, ..outcome.run() }, "glare-wire", browser);
+    let (told, document) = page.opened_at("#all");
+    assert!(told["messages"].parse::<usize>().unwrap() > 20, "{told:?}");
+    assert!(told["said"].parse::<usize>().unwrap() > 0, "some have a pixel of their own: {told:?}");
+    assert!(!document.contains("id=\"wire\" hidden"), "they can be switched off");
+    let (told, document) = Page::of(outcome.run(), "glare-plain", browser).opened_at("#all");
+    assert_eq!((told["messages"].as_str(), told["said"].as_str()), ("0", "0"));
+    assert!(document.contains("id=\"wire\" hidden"));
+}
+
+#[test]
 fn ten_thousand_events_are_drawn() {
     let Some(browser) = browser() else { return };
     let outcome = long();
     assert!(outcome.history.len() >= LARGE_EVENTS);
-    let page = Page::of(&outcome, "large", browser);
+    let page = Page::of(outcome.run(), "large", browser);
     let (said, _) = page.opened_at("#all");
     assert_eq!(said["events"], drawn(&outcome).to_string());
     let of_hosts = outcome.history.events().iter().filter(|event| event.host != "engine").count();
