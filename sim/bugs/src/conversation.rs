@@ -4,19 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::body::Bytes;
 use axum::response::Response;
 use fusion_cluster::{ClusterConfig, PairRule};
 use fusion_deployment::Hooks;
 use fusion_mutants::wrap::{self, Call, code_of, is_cluster, is_of};
 use fusion_protocol::{Code, Url};
-use fusion_runtime::store::{Batch, Key, Store, StoreError};
+use fusion_runtime::store::{Batch, Key};
 use fusion_sim::plant::Plant;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
-use crate::disk::{Clerk, Forgetful, Rows, kept_by, part};
+use crate::disk::{Clerk, Forgetful, Range, Rows, kept_by, part};
 use crate::lock;
 use crate::mapping::remembered;
 
@@ -320,20 +319,12 @@ fn cut_short(mut response: Response) -> Response {
 /// Gives the export of a conversation one short page.
 struct OnePage;
 
-#[async_trait]
 impl Clerk for OnePage {
-    async fn scan(
-        &self,
-        disk: &dyn Store,
-        from: &Key,
-        until: &Key,
-        limit: usize,
-    ) -> Result<Rows, StoreError> {
-        let mut rows = disk.scan(from, until, limit).await?;
-        if limit == EXPORT_PAGE && is_of(from, &["activity"]) {
-            let first = part(from, 2).is_some_and(|seq| u64::from_str_radix(&seq, 16) == Ok(1));
-            rows.truncate(if first { EXPORTED_MAX } else { 0 });
+    fn scanned(&self, asked: &Range<'_>, mut found: Rows) -> Rows {
+        if asked.limit == EXPORT_PAGE && is_of(asked.from, &["activity"]) {
+            let first = part(asked.from, 2).is_some_and(|seq| u64::from_str_radix(&seq, 16) == Ok(1));
+            found.truncate(if first { EXPORTED_MAX } else { 0 });
         }
-        Ok(rows)
+        found
     }
 }

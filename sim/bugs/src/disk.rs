@@ -3,7 +3,7 @@
 //! Each machine has a [`Clerk`] of its own, from its start to its end, between the services and the disk.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fusion_deployment::{Hooks, Role};
@@ -11,24 +11,30 @@ use fusion_mutants::wrap::{is_cluster, is_of};
 use fusion_runtime::store::{Batch, Expect, Key, Row, Store, StoreError};
 use serde_json::Value;
 
+use crate::lock;
+
 /// What it was given and what it gives back, of many rows.
 pub(crate) type Rows = Vec<(Key, Row)>;
 
-/// Stands between a cluster's services and its disk. What it does not say goes through.
+/// What is scanned for.
+pub(crate) struct Range<'k> {
+    pub(crate) from: &'k Key,
+    pub(crate) until: &'k Key,
+    pub(crate) limit: usize,
+}
+
+/// Stands between a cluster's services and its disk, which is asked in any case: what is wrong here is not
+/// how long it takes. What it does not say goes through.
 #[async_trait]
 pub(crate) trait Clerk: Send + Sync + 'static {
-    async fn get(&self, disk: &dyn Store, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        disk.get(keys).await
+    /// What it says of these keys, where this was found.
+    fn got(&self, _: &[Key], found: Vec<Option<Row>>) -> Vec<Option<Row>> {
+        found
     }
 
-    async fn scan(
-        &self,
-        disk: &dyn Store,
-        from: &Key,
-        until: &Key,
-        limit: usize,
-    ) -> Result<Rows, StoreError> {
-        disk.scan(from, until, limit).await
+    /// What it says of a range, where this was found.
+    fn scanned(&self, _: &Range<'_>, found: Rows) -> Rows {
+        found
     }
 
     async fn commit(&self, disk: &dyn Store, batch: Batch) -> Result<(), StoreError> {
@@ -62,6 +68,21 @@ pub(crate) fn edited(value: &[u8], edit: impl FnOnce(&mut Value)) -> Vec<u8> {
     serde_json::to_vec(&said).unwrap_or_else(|_| value.to_vec())
 }
 
+/// Takes the writes of some rows out of a batch.
+pub(crate) fn taken_out(batch: &mut Batch, is_meant: impl Fn(&Key) -> bool) -> Batch {
+    Batch {
+        expects: Vec::new(),
+        puts: batch.puts.extract_if(.., |(key, _)| is_meant(key)).collect(),
+        deletes: batch.deletes.extract_if(.., |key| is_meant(key)).collect(),
+    }
+}
+
+/// Commits twice, if there is anything for the second time.
+pub(crate) async fn in_two_steps(disk: &dyn Store, first: Batch, second: Batch) -> Result<(), StoreError> {
+    disk.commit(first).await?;
+    if second.is_empty() { Ok(()) } else { disk.commit(second).await }
+}
+
 struct Desk<C> {
     disk: Arc<dyn Store>,
     clerk: C,
@@ -70,11 +91,12 @@ struct Desk<C> {
 #[async_trait]
 impl<C: Clerk> Store for Desk<C> {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        self.clerk.get(&*self.disk, keys).await
+        Ok(self.clerk.got(keys, self.disk.get(keys).await?))
     }
 
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Rows, StoreError> {
-        self.clerk.scan(&*self.disk, from, until, limit).await
+        let found = self.disk.scan(from, until, limit).await?;
+        Ok(self.clerk.scanned(&Range { from, until, limit }, found))
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
@@ -102,19 +124,6 @@ impl Forgetful {
     fn mine(&self, key: &Key) -> bool {
         is_of(key, self.concepts)
     }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The part of `batch` that is kept in memory; the rest stays.
-    fn taken_out(&self, batch: &mut Batch) -> Batch {
-        Batch {
-            expects: batch.expects.extract_if(.., |(key, _)| self.mine(key)).collect(),
-            puts: batch.puts.extract_if(.., |(key, _)| self.mine(key)).collect(),
-            deletes: batch.deletes.extract_if(.., |key| self.mine(key)).collect(),
-        }
-    }
 }
 
 impl Memory {
@@ -138,39 +147,31 @@ impl Memory {
 
 #[async_trait]
 impl Clerk for Forgetful {
-    async fn get(&self, disk: &dyn Store, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        let mut found = disk.get(keys).await?;
-        let memory = self.memory();
+    fn got(&self, keys: &[Key], mut found: Vec<Option<Row>>) -> Vec<Option<Row>> {
+        let memory = lock(&self.memory);
         for (key, row) in keys.iter().zip(&mut found).filter(|(key, _)| self.mine(key)) {
             *row = memory.rows.get(key).cloned();
         }
-        Ok(found)
+        found
     }
 
-    async fn scan(
-        &self,
-        disk: &dyn Store,
-        from: &Key,
-        until: &Key,
-        limit: usize,
-    ) -> Result<Rows, StoreError> {
-        // The disk is asked all the same: what is wrong here is not how long it takes.
-        let found = disk.scan(from, until, limit).await?;
-        if !self.mine(from) || from >= until {
-            return Ok(found);
+    fn scanned(&self, asked: &Range<'_>, found: Rows) -> Rows {
+        if !self.mine(asked.from) || asked.from >= asked.until {
+            return found;
         }
-        let memory = self.memory();
-        let range = memory.rows.range(from.clone()..until.clone()).take(limit);
-        Ok(range.map(|(key, row)| (key.clone(), row.clone())).collect())
+        let memory = lock(&self.memory);
+        let range = memory.rows.range(asked.from.clone()..asked.until.clone()).take(asked.limit);
+        range.map(|(key, row)| (key.clone(), row.clone())).collect()
     }
 
     async fn commit(&self, disk: &dyn Store, mut batch: Batch) -> Result<(), StoreError> {
-        let remembered = self.taken_out(&mut batch);
-        if !self.memory().admits(&remembered.expects) {
+        let expects: Vec<_> = batch.expects.extract_if(.., |(key, _)| self.mine(key)).collect();
+        if !lock(&self.memory).admits(&expects) {
             return Err(StoreError::Conflict);
         }
+        let remembered = taken_out(&mut batch, |key| self.mine(key));
         disk.commit(batch).await?;
-        self.memory().apply(remembered);
+        lock(&self.memory).apply(remembered);
         Ok(())
     }
 }
@@ -189,13 +190,8 @@ impl Clerk for InSteps {
         if !(self.concerns)(&batch) {
             return disk.commit(batch).await;
         }
-        let second = Batch {
-            expects: Vec::new(),
-            puts: batch.puts.extract_if(.., |(key, _)| (self.second)(key)).collect(),
-            deletes: batch.deletes.extract_if(.., |key| (self.second)(key)).collect(),
-        };
-        disk.commit(batch).await?;
-        if second.is_empty() { Ok(()) } else { disk.commit(second).await }
+        let second = taken_out(&mut batch, self.second);
+        in_two_steps(disk, batch, second).await
     }
 }
 
@@ -218,31 +214,23 @@ pub(crate) struct Misreading {
     pub(crate) edit: fn(&mut Value),
 }
 
-#[async_trait]
-impl Clerk for Misreading {
-    async fn get(&self, disk: &dyn Store, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        let mut found = disk.get(keys).await?;
-        for (key, row) in keys.iter().zip(&mut found) {
-            if let Some(row) = row.as_mut().filter(|_| is_of(key, &[self.concept])) {
-                row.value = edited(&row.value, self.edit).into();
-            }
+impl Misreading {
+    fn misread(&self, key: &Key, row: &mut Row) {
+        if is_of(key, &[self.concept]) {
+            row.value = edited(&row.value, self.edit).into();
         }
-        Ok(found)
+    }
+}
+
+impl Clerk for Misreading {
+    fn got(&self, keys: &[Key], mut found: Vec<Option<Row>>) -> Vec<Option<Row>> {
+        let rows = keys.iter().zip(&mut found).filter_map(|(key, row)| Some((key, row.as_mut()?)));
+        rows.for_each(|(key, row)| self.misread(key, row));
+        found
     }
 
-    async fn scan(
-        &self,
-        disk: &dyn Store,
-        from: &Key,
-        until: &Key,
-        limit: usize,
-    ) -> Result<Rows, StoreError> {
-        let mut found = disk.scan(from, until, limit).await?;
-        for (key, row) in &mut found {
-            if is_of(key, &[self.concept]) {
-                row.value = edited(&row.value, self.edit).into();
-            }
-        }
-        Ok(found)
+    fn scanned(&self, _: &Range<'_>, mut found: Rows) -> Rows {
+        found.iter_mut().for_each(|(key, row)| self.misread(key, row));
+        found
     }
 }

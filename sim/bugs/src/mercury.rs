@@ -8,7 +8,7 @@ use fusion_runtime::store::{Batch, Key, Store, StoreError};
 use fusion_sim::plant::Plant;
 use serde_json::Value;
 
-use crate::disk::{Clerk, Editing, Forgetful, edited, kept_by, part, writes};
+use crate::disk::{Clerk, Editing, Forgetful, edited, in_two_steps, kept_by, part, taken_out, writes};
 
 /// How many rows are read at once; queues of scenarios are shorter.
 const PAGE: usize = 10_000;
@@ -160,13 +160,8 @@ impl Clerk for FirstDeviceFirst {
         }
         let first = batch.puts.iter().find_map(|(key, _)| device_of(key));
         let others = |key: &Key| device_of(key).is_some_and(|device| Some(&device) != first.as_ref());
-        let rest = Batch {
-            expects: Vec::new(),
-            puts: batch.puts.extract_if(.., |(key, _)| others(key)).collect(),
-            deletes: batch.deletes.extract_if(.., |key| others(key)).collect(),
-        };
-        disk.commit(batch).await?;
-        if rest.is_empty() { Ok(()) } else { disk.commit(rest).await }
+        let rest = taken_out(&mut batch, others);
+        in_two_steps(disk, batch, rest).await
     }
 }
 

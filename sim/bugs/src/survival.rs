@@ -11,10 +11,10 @@ use fusion_deployment::{Hooks, Role};
 use fusion_mutants::wrap::{is_cluster, is_of};
 use fusion_runtime::Net;
 use fusion_runtime::net::{Listener, Stream, Udp};
-use fusion_runtime::store::{Key, Row, Store, StoreError};
+use fusion_runtime::store::{Key, Row};
 use fusion_sim::plant::Plant;
 
-use crate::disk::{Clerk, Rows, kept_by};
+use crate::disk::{Clerk, Range, Rows, kept_by};
 use crate::lock;
 
 /// How many failed connections open the circuit.
@@ -84,24 +84,15 @@ struct Blank {
     read: AtomicBool,
 }
 
-#[async_trait]
 impl Clerk for Blank {
-    async fn get(&self, disk: &dyn Store, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        let found = disk.get(keys).await?;
+    fn got(&self, keys: &[Key], found: Vec<Option<Row>>) -> Vec<Option<Row>> {
         let map = keys.iter().any(|key| is_of(key, &["domain-map"]));
         let first = map && !self.looked.swap(true, Ordering::Relaxed);
-        Ok(if first { vec![None; keys.len()] } else { found })
+        if first { vec![None; keys.len()] } else { found }
     }
 
-    async fn scan(
-        &self,
-        disk: &dyn Store,
-        from: &Key,
-        until: &Key,
-        limit: usize,
-    ) -> Result<Rows, StoreError> {
-        let found = disk.scan(from, until, limit).await?;
-        let first = is_of(from, &["domain"]) && !self.read.swap(true, Ordering::Relaxed);
-        Ok(if first { Rows::new() } else { found })
+    fn scanned(&self, asked: &Range<'_>, found: Rows) -> Rows {
+        let first = is_of(asked.from, &["domain"]) && !self.read.swap(true, Ordering::Relaxed);
+        if first { Rows::new() } else { found }
     }
 }
