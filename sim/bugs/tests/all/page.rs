@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use fusion_history::{Body, EventId, History, Ruling};
+use fusion_history::{Body, Event, EventId, History, Ruling};
 use fusion_mutants::MUTANTS;
 use fusion_sim::engines::fabric::{Options, captured, hosts};
 use fusion_sim::library::Library;
@@ -32,6 +32,15 @@ const SWITCHES: [&str; 8] = [
     "--window-size=1500,900",
     "--virtual-time-budget=8000",
 ];
+/// A mouse that comes to rest: on the event that is chosen, or beside everything.
+const MOUSE: &str = r#"
+<script>{
+  const surface = document.getElementById("canvas").getBoundingClientRect(), event = events[chosen];
+  const [over, down] = MOUSE_ON_CHOSEN ? [x(place[chosen]), laneY(event.lane)] : [1, 1];
+  const at = { clientX: surface.left + over, clientY: surface.top + down, bubbles: true };
+  document.getElementById("canvas").dispatchEvent(new PointerEvent("pointermove", at));
+}</script>
+"#;
 /// What a run must have for its page to be a large one.
 const LARGE_EVENTS: usize = 10_000;
 
@@ -72,6 +81,19 @@ impl Page {
             Some((name.to_owned(), value.trim_matches('"').to_owned()))
         });
         (said.collect(), document)
+    }
+
+    /// What the page tells where the mouse rests, if anything: HTML.
+    fn hovered(&self, hash: &str, is_on_chosen: bool) -> Option<String> {
+        let page = fs::read_to_string(&self.file).expect("it was written");
+        let moved = page + &MOUSE.replace("MOUSE_ON_CHOSEN", &is_on_chosen.to_string());
+        let page = Self { browser: self.browser, file: self.file.with_extension("moved.html") };
+        fs::write(&page.file, moved).expect("a folder to write to");
+        let (_, document) = page.opened_at(hash);
+        let (_, tip) = document.split_once("<div id=\"tip\"").expect("the page has one");
+        let (attributes, rest) = tip.split_once('>').expect("it is well-formed");
+        let told = rest.split("</div>").next().unwrap_or_default();
+        (!attributes.contains("hidden")).then(|| told.to_owned())
     }
 
     fn run(&self, hash: &str, more: &[&str]) -> Vec<u8> {
@@ -158,6 +180,23 @@ fn what_services_said_to_each_other_is_drawn_where_it_is_known() {
     let (told, document) = Page::of(outcome.run(), "glare-plain", browser).opened_at("#all");
     assert_eq!((told["messages"].as_str(), told["said"].as_str()), ("0", "0"));
     assert!(document.contains("id=\"wire\" hidden"));
+}
+
+#[test]
+fn an_event_under_the_mouse_tells_its_payload() {
+    let Some(browser) = browser() else { return };
+    let outcome = glare();
+    let page = Page::of(outcome.run(), "hover", browser);
+    let asks = |event: &&Event| matches!(event.body, Body::Invoke { .. });
+    let event = outcome.history.events().iter().find(asks).unwrap();
+    let chosen = format!("#event-{}", event.id.0);
+
+    let told = page.hovered(&chosen, true).expect("the mouse is on an event");
+    assert!(told.contains(&event.to_string()), "{told}");
+    let payload = serde_json::to_value(&event.body).unwrap();
+    assert!(told.contains(&format!("{payload:#}")), "{told}");
+
+    assert_eq!(page.hovered(&chosen, false), None, "there is nothing in the corner");
 }
 
 #[test]
