@@ -189,6 +189,9 @@ impl About {
             bail!("{} is no folder; a bundle is the folder that a failed run leaves", folder.display());
         }
         let path = folder.join("about.json");
+        if !path.exists() {
+            bail!("{} is no bundle of a run: there is no about.json in it", folder.display());
+        }
         let text = text(&path)?;
         let Format { format } = parse(&path, &text)?;
         if format != FORMAT {

@@ -96,6 +96,17 @@ impl Library {
         }
     }
 
+    /// The scenarios of these names, or all where none is named; each with the name to find it by.
+    ///
+    /// # Errors
+    /// As [`Library::find`] and [`Library::all`].
+    pub fn named(&self, names: &[String]) -> Result<Vec<(String, Scenario)>, Mistake> {
+        match names {
+            [] => Ok(self.all()?.into_iter().map(|scenario| (scenario.name.clone(), scenario)).collect()),
+            names => names.iter().map(|name| Ok((name.clone(), self.find(name)?))).collect(),
+        }
+    }
+
     /// A scenario of the library, which remembers its file where its name is not enough to find it again.
     fn read(&self, file: &Path) -> Result<Scenario, Mistake> {
         let named = if self.is_nearest { None } else { std::path::absolute(file).ok() };

@@ -22,16 +22,20 @@ pub struct Plant {
     pub hooks: fn() -> Hooks,
 }
 
+/// How alike two names must be for one to be a slip of the other, of 1.
+const ALIKE_MIN: f64 = 0.8;
+
 /// The bugs that a program can plant.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plants(pub &'static [Plant]);
 
 /// A bug that the program does not know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no bug `{name}` can be planted{}", similar(.nearest))]
+#[error("no bug `{name}` can be planted{}", instead(*.nearest, *.has_any))]
 pub struct UnknownPlant {
     name: String,
     nearest: Option<&'static str>,
+    has_any: bool,
 }
 
 impl Plants {
@@ -43,7 +47,8 @@ impl Plants {
         self.0.iter().find(|plant| plant.name == name).ok_or_else(|| {
             let alike = |plant: &&Plant| strsim::jaro_winkler(plant.name, name);
             let nearest = self.0.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
-            UnknownPlant { name: name.to_owned(), nearest: nearest.map(|plant| plant.name) }
+            let nearest = nearest.filter(|plant| alike(plant) > ALIKE_MIN).map(|plant| plant.name);
+            UnknownPlant { name: name.to_owned(), nearest, has_any: !self.0.is_empty() }
         })
     }
 
@@ -56,8 +61,12 @@ impl Plants {
     }
 }
 
-fn similar(nearest: &Option<&'static str>) -> String {
-    nearest.map_or_else(|| ": this program has none".to_owned(), |name| format!("; did you mean `{name}`?"))
+fn instead(nearest: Option<&str>, has_any: bool) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None if has_any => "; `detect --list` names them".to_owned(),
+        None => ": this program has none".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -77,6 +86,8 @@ mod tests {
         assert_eq!(PLANTS.find("end-not-told").unwrap().requirement, "LOC-008");
         let unknown = PLANTS.find("end-not-tolt").unwrap_err();
         assert_eq!(unknown.to_string(), "no bug `end-not-tolt` can be planted; did you mean `end-not-told`?");
+        let unlike = PLANTS.find("x").unwrap_err();
+        assert_eq!(unlike.to_string(), "no bug `x` can be planted; `detect --list` names them");
         let none = Plants::default().find("x").unwrap_err();
         assert_eq!(none.to_string(), "no bug `x` can be planted: this program has none");
     }

@@ -10,6 +10,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::engines::fabric::Options;
@@ -38,7 +39,7 @@ pub struct Shrunk {
 }
 
 /// How large a plan is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Size {
     /// Faults, scripted and drawn.
     pub faults: usize,
@@ -70,7 +71,8 @@ pub enum ShrinkError {
 }
 
 /// Shrinks `plan` as long as a violation of `fingerprint` is seen, with `replays_max` plays at most
-/// besides the first and the two last. `stop` ends the search with what it has; `progress` is told how large the plan is whenever it gets smaller.
+/// besides the first and the two last. `stop` ends the search with what it has; `progress` is told after each
+/// of them how many were played and how large the smallest plan is.
 ///
 /// # Errors
 /// When the plan does not show the violation, or the result shows it only once.
@@ -80,7 +82,7 @@ pub fn shrink(
     replays_max: u32,
     options: &Options,
     stop: &AtomicBool,
-    progress: &dyn Fn(Size),
+    progress: &dyn Fn(u64, Size),
 ) -> Result<Shrunk, ShrinkError> {
     let first = judged(plan, options);
     if !shows(&first, fingerprint) {
@@ -154,7 +156,7 @@ struct Search<'a> {
     stop: &'a AtomicBool,
     left: u32,
     replays: u32,
-    progress: &'a dyn Fn(Size),
+    progress: &'a dyn Fn(u64, Size),
 }
 
 impl Search<'_> {
@@ -245,8 +247,8 @@ impl Search<'_> {
         let shown = shows(&judged(&plan, self.options), self.fingerprint);
         if shown {
             self.plan = plan;
-            (self.progress)(Size::of(&self.plan));
         }
+        (self.progress)(self.replays.into(), Size::of(&self.plan));
         shown
     }
 }

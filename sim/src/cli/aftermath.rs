@@ -1,8 +1,8 @@
 //! What is done with a run that failed: played again, made small, compared with another.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::desk::Desk;
 use crate::bundle::{self, About, Bundle};
 use crate::engines::fabric::{Options, hosts};
 use crate::library::Library;
@@ -14,14 +14,14 @@ use crate::step::{Session, changes};
 use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, ensure};
 use fusion_history::{Difference, EventId, History, Ruling, first_difference};
-use indicatif::ProgressBar;
+use serde_json::json;
 
 /// How many differences between two states are told.
 const DIFFERENCES_TOLD: usize = 10;
 
 /// Which bundle, and which plan of it.
 #[derive(clap::Args)]
-pub(crate) struct Bundled {
+pub(super) struct Bundled {
     /// The bundle's folder
     pub(super) bundle: PathBuf,
     /// Makes the plan anew from the bundle's scenario and seed, as this build does; for a bundle of another
@@ -30,21 +30,53 @@ pub(crate) struct Bundled {
     pub(super) anew: bool,
 }
 
-/// Plays the plan of a bundle again; with `until`, tells what happens up to that event.
-pub(crate) fn replay(
-    bundled: &Bundled,
+/// Plays the plan of a bundle again: the folder that a failed run leaves
+#[derive(clap::Args)]
+pub(super) struct Replay {
+    #[command(flatten)]
+    bundle: Bundled,
+    /// Tells what happens, up to this event
+    #[arg(long, value_name = "EVENT")]
     until: Option<u64>,
-    library: &Library,
-    json: bool,
-    plants: Plants,
-) -> Result<Ruling> {
-    let bundle = bundled.open(library)?;
-    let outcome = judged(&bundle.plan, &options(&bundle.plan, plants)?);
-    if json {
+}
+
+/// Makes the plan of a bundle as small as it can be and still show the same violation
+///
+/// What is left is played twice more and becomes a bundle beside the other. Ctrl-C
+/// keeps the smallest so far.
+///
+/// Exit codes: 1 the violation is shown by what is left, 2 a wrong argument, or the
+/// plan does not show it.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct Shrink {
+    #[command(flatten)]
+    bundle: Bundled,
+    /// The fingerprint of the violation [default: the first of the bundle]
+    #[arg(long, value_name = "FINGERPRINT")]
+    violation: Option<String>,
+    /// How many smaller plans may be played
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    replays: u32,
+}
+
+/// Shows the first event in which two histories differ; exit code 0 when they are equal
+#[derive(clap::Args)]
+pub(super) struct Diff {
+    /// A bundle's folder, or a file that `run --history` wrote
+    left: PathBuf,
+    /// Another
+    right: PathBuf,
+}
+
+pub(super) fn replay(desk: &Desk, args: &Replay, library: &Library) -> Result<Ruling> {
+    let bundle = args.bundle.open(library)?;
+    let outcome = judged(&bundle.plan, &options(&bundle.plan, desk.plants)?);
+    if desk.json {
         println!("{}", serde_json::to_string(&outcome.line())?);
         return Ok(outcome.ruling);
     }
-    if let Some(until) = until {
+    if let Some(until) = args.until {
         ensure!(
             outcome.history.event(EventId(until)).is_some(),
             "there is no event {until}: the run has {} events, from 0",
@@ -68,60 +100,74 @@ pub(crate) fn replay(
 }
 
 /// Makes the plan of a bundle small, and writes a bundle of what is left beside it.
-pub(crate) fn small(
-    bundled: &Bundled,
-    violation: Option<&str>,
-    replays: u32,
-    library: &Library,
-    plants: Plants,
-    stop: &AtomicBool,
-) -> Result<Ruling> {
-    let folder = &bundled.bundle;
-    let bundle = bundled.open(library)?;
-    let shown = &bundle.about.violations;
-    let fingerprint = match violation {
-        Some(named) => named,
-        None => shown.first().with_context(|| format!("{} shows no violation", folder.display()))?,
+pub(super) fn small(desk: &Desk, args: &Shrink, library: &Library) -> Result<Ruling> {
+    let folder = &args.bundle.bundle;
+    let bundle = args.bundle.open(library)?;
+    let shown = bundle.about.violations.first();
+    let fingerprint = args.violation.as_ref().or(shown);
+    let fingerprint = fingerprint.with_context(|| format!("{} shows no violation", folder.display()))?;
+    let options = options(&bundle.plan, desk.plants)?;
+    let bar = desk.spinner(fingerprint);
+    let progress = |replays, size: Size| {
+        bar.set_position(replays);
+        bar.set_message(size.to_string());
     };
-    let bar = ProgressBar::new_spinner().with_prefix(fingerprint.to_owned());
-    let progress = |size: Size| bar.set_message(size.to_string());
-    let options = options(&bundle.plan, plants)?;
-    let shrunk = shrink(&bundle.plan, fingerprint, replays, &options, stop, &progress);
+    let shrunk = shrink(&bundle.plan, fingerprint, args.replays, &options, &desk.stop, &progress);
     bar.finish_and_clear();
-    let Shrunk { outcome, before, after, replays, cut_short, .. } = shrunk?;
+    let shrunk = shrunk?;
     let beside = folder.parent().unwrap_or(Path::new("."));
-    let written = bundle::write(&outcome, beside, "-small")?;
+    let written = bundle::write(&shrunk.outcome, beside, "-small")?;
+    tell_small(desk, fingerprint, &shrunk, &written)?;
+    Ok(shrunk.outcome.ruling)
+}
+
+fn tell_small(desk: &Desk, fingerprint: &str, shrunk: &Shrunk, written: &Path) -> Result<()> {
+    let Shrunk { outcome, before, after, replays, cut_short, .. } = shrunk;
+    if desk.json {
+        let line = json!({
+            "violation": fingerprint, "before": before, "after": after, "replays": replays,
+            "cut_short": cut_short, "bundle": written, "run": outcome.line(),
+        });
+        println!("{line}");
+        return Ok(());
+    }
     println!("{before} -> {after}, in {replays} replays");
-    match (cut_short, stop.load(Ordering::Relaxed)) {
+    match (cut_short, desk.stopped()) {
         (true, true) => println!("stopped: this is the smallest so far"),
         (true, false) => println!("the search ended with its replays: --replays gives it more"),
         (false, _) => {}
     }
     print!("{}", outcome.explain());
     println!("played twice, the same: cargo xtask sim replay {}", quoted(&written.display().to_string()));
-    Ok(outcome.ruling)
+    Ok(())
 }
 
 /// Shows where two histories part.
-pub(crate) fn diff(left: &Path, right: &Path, plants: Plants) -> Result<Ruling> {
+pub(super) fn diff(desk: &Desk, args: &Diff) -> Result<Ruling> {
+    let Diff { left, right } = args;
     let (one, other) = (history(left)?, history(right)?);
-    match first_difference(&one, &other) {
-        None => {
-            println!("equal, event by event: {}", one.hash());
-            Ok(Ruling::Holds)
-        }
-        Some(difference) => {
-            tell(&difference, &left.display().to_string(), &right.display().to_string());
-            causes(&one, &difference.left, &left.display().to_string());
-            causes(&other, &difference.right, &right.display().to_string());
-            states(left, right, difference.index, plants);
-            Ok(Ruling::Violated)
-        }
+    let difference = first_difference(&one, &other);
+    if desk.json {
+        let parted = difference.as_ref().map(|parted| {
+            json!({"event": parted.index, "left": parted.left.first(), "right": parted.right.first()})
+        });
+        println!("{}", json!({"equal": parted.is_none(), "hash": one.hash(), "first_difference": parted}));
+        return Ok(if parted.is_none() { Ruling::Holds } else { Ruling::Violated });
     }
+    let Some(difference) = difference else {
+        println!("equal, event by event: {}", one.hash());
+        return Ok(Ruling::Holds);
+    };
+    let names = [left, right].map(|path| path.display().to_string());
+    tell(&difference, &names[0], &names[1]);
+    causes(&one, &difference.left, &names[0]);
+    causes(&other, &difference.right, &names[1]);
+    states(left, right, difference.index, desk.plants);
+    Ok(Ruling::Violated)
 }
 
 /// Writes the bundles of failed runs, and says where.
-pub(crate) fn keep<'o>(failed: impl IntoIterator<Item = &'o Outcome>, folder: &Path) -> Vec<PathBuf> {
+pub(super) fn keep<'o>(failed: impl IntoIterator<Item = &'o Outcome>, folder: &Path) -> Vec<PathBuf> {
     let mut kept = Vec::new();
     for outcome in failed {
         match bundle::write(outcome, folder, "") {

@@ -59,7 +59,7 @@ pub(super) struct Args {
     planted: super::Planted,
 }
 
-/// What `scenario` prints.
+/// Prints a scenario as a file: a generated one by its seed, or any by its name
 #[derive(clap::Args)]
 pub(super) struct Print {
     /// A seed, or the name of any scenario

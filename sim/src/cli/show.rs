@@ -1,7 +1,7 @@
 //! `show`: a run as a picture, in one of several forms.
 
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, IsTerminal as _, Write as _};
+use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anstream::{eprintln, println};
@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use fusion_history::{Ruling, Verdict, judge_all, ruling_of};
 
 use super::aftermath;
+use super::desk::unless_nobody_listens;
 use crate::bundle::Bundle;
 use crate::engines::fabric::{Options, captured, hosts};
 use crate::library::Library;
@@ -27,7 +28,15 @@ use crate::timeline;
 /// The width of what goes to no terminal.
 const WIDTH: u16 = 160;
 
+/// Shows a run: as text in columns, as a sequence diagram, as a page, as packets
+///
+/// Examples:
+///   show BUNDLE --about LOC-003
+///   show BUNDLE --from 3s --until #80 --wire
+///   show --scenario glare --seed 3 --as mermaid
+///   show BUNDLE --as pcapng -o run.pcapng
 #[derive(Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Show {
     /// The folder that a failed run left
     #[arg(required_unless_present = "scenario", conflicts_with = "scenario")]
@@ -126,7 +135,8 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
     };
     match &asked.output {
         Some(file) => written(file, &anstream::adapter::strip_str(&text).to_string())?,
-        None => printed(&text)?,
+        None => unless_nobody_listens(anstream::stdout().lock().write_all(text.as_bytes()))
+            .context("cannot write the picture")?,
     }
     Ok(Ruling::Holds)
 }
@@ -225,12 +235,4 @@ impl Source {
 
 fn written(file: &Path, text: &str) -> Result<()> {
     std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Whoever reads only the beginning has what was wanted.
-fn printed(text: &str) -> Result<()> {
-    match anstream::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write the picture"),
-        _ => Ok(()),
-    }
 }

@@ -34,7 +34,7 @@ use crate::stopwatch::Stopwatch;
 ///
 /// Examples:
 ///   cargo xtask sim detect --list
-///   cargo xtask sim detect end-not-told --seeds 1000
+///   cargo xtask sim detect left-and-still-in --seeds 1000
 ///   cargo xtask sim detect --held-out --at-least 80
 ///   cargo xtask sim detect --engine madsim
 #[derive(clap::Args, Debug)]

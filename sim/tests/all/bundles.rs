@@ -2,7 +2,6 @@
 //! file and place, none is played, nothing panics.
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::sync::OnceLock;
 
 use fusion_sim::bundle::{self, Bundle};
@@ -13,7 +12,7 @@ use fusion_sim::scenario::Scenario;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
-use crate::{program, root, scratch};
+use crate::{Said, program, root, scratch};
 
 const STORY: &str = r#"
 title = "Two neighbours"
@@ -119,10 +118,10 @@ fn mistake(folder: &Path) -> String {
     format!("{:#}", Bundle::read(folder).unwrap_err())
 }
 
-fn sim(arguments: &[&str], folder: &Path) -> Output {
+fn sim(arguments: &[&str], folder: &Path) -> Said {
     let mut command = program();
     command.arg(arguments[0]).arg(folder).args(&arguments[1..]);
-    command.current_dir(root()).output().unwrap()
+    Said::by(command.current_dir(root()))
 }
 
 #[test]
@@ -251,22 +250,19 @@ fn a_name_that_would_lead_elsewhere_is_no_scenarios_name() {
 #[test]
 fn a_bundle_of_another_build_says_so_and_is_made_anew_when_asked() {
     let folder = replaced("build", "about.json", "\"build\": \"", "\"build\": \"9.9.9-");
-    let replayed = sim(&["replay"], &folder);
-    let said = String::from_utf8(replayed.stderr).unwrap();
+    let Said { out, err: said, .. } = sim(&["replay"], &folder);
     assert!(
         said.contains("another build: made by 9.9.9-") && said.contains("`replay --anew` makes it anew"),
         "{said}"
     );
-    assert!(String::from_utf8(replayed.stdout).unwrap().contains("the same history, event by event"));
+    assert!(out.contains("the same history, event by event"), "{out}");
 
     let damaged = changed("damaged", "plan.json", |_| b"{}".to_vec());
-    let refused = sim(&["replay"], &damaged);
-    let said = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(2), "{said}");
+    let Said { code, err: said, .. } = sim(&["replay"], &damaged);
+    assert_eq!(code, 2, "{said}");
     assert!(said.contains("--anew` makes its plan anew from scenario and seed"), "{said}");
 
-    let anew = sim(&["replay", "--anew"], &damaged);
-    let told = String::from_utf8(anew.stdout).unwrap();
+    let told = sim(&["replay", "--anew"], &damaged).out;
     let Bundle { about, .. } = Bundle::read(&changed("whole", "none", |_| unreachable!())).unwrap();
     assert!(told.contains(&format!("made anew from scenario and seed: {}", about.hash)), "{told}");
 }
@@ -276,9 +272,8 @@ fn a_bug_that_is_not_known_here_is_said_so() {
     let plan = Plan { planted: Some("no-such-bug".to_owned()), ..written().plan.clone() };
     let folder = bundle::write(&judged(&plan, &Options::default()), &folder("planted"), "").unwrap();
     for command in ["replay", "shrink", "step"] {
-        let refused = sim(&[command], &folder);
-        let said = String::from_utf8(refused.stderr).unwrap();
-        assert_eq!(refused.status.code(), Some(2), "{command}: {said}");
+        let Said { code, err: said, .. } = sim(&[command], &folder);
+        assert_eq!(code, 2, "{command}: {said}");
         assert!(said.contains("no-such-bug") || said.contains("shows no violation"), "{command}: {said}");
     }
 }
@@ -290,10 +285,8 @@ fn the_line_that_reproduces_a_run_does_so_where_the_scenario_is_a_file() {
     let words: Vec<&str> = line.split(' ').collect();
     assert_eq!(words[..4], ["cargo", "xtask", "sim", "run"]);
     let mut command = program();
-    let again =
-        command.args(&words[3..]).arg("--json").current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    let line: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
-    assert_eq!(line["hash"], outcome.hash.as_str());
+    let again = Said::by(command.args(&words[3..]).arg("--json").current_dir(env!("CARGO_MANIFEST_DIR")));
+    assert_eq!(again.lines()[0]["hash"], outcome.hash.as_str());
 }
 
 #[test]
@@ -301,16 +294,17 @@ fn where_two_bundles_part_it_is_told_what_is_the_case_on_one_side_only() {
     let other = Plan { seed: 2, ..written().plan.clone() };
     let other = bundle::write(&judged(&other, &Options::default()), &folder("other"), "").unwrap();
     let one = changed("one", "none", |_| unreachable!("no file has that name"));
-    let parted = sim(&["diff", other.to_str().unwrap()], &one);
-    let told = String::from_utf8(parted.stdout).unwrap();
-    assert_eq!(parted.status.code(), Some(1), "{told}");
+    let Said { code, out: told, .. } = sim(&["diff", other.to_str().unwrap()], &one);
+    assert_eq!(code, 1, "{told}");
     assert!(told.starts_with("the first difference is event "), "{told}");
     assert!(
         told.contains("  what is the case at #") && told.contains(" on the right and not on the left: "),
         "{told}"
     );
     let same = sim(&["diff", one.to_str().unwrap()], &one);
-    assert_eq!((same.status.code(), same.stdout.starts_with(b"equal, event by event: ")), (Some(0), true));
+    assert!(same.code == 0 && same.out.starts_with("equal, event by event: "), "{}", same.out);
+    let parted = sim(&["diff", other.to_str().unwrap(), "--json"], &one);
+    assert_eq!((parted.code, &parted.lines()[0]["equal"]), (1, &false.into()));
 }
 
 proptest! {

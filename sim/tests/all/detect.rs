@@ -1,7 +1,6 @@
 //! Bugs are found when they show, are not found when they do not, and a system that is violated anyway
 //! proves nothing about a bug.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -20,48 +19,7 @@ use fusion_sim::plan::{Mode, Plan};
 use fusion_sim::plant::Plant;
 use fusion_sim::scenario::Scenario;
 
-/// Alice writes to Bob, who lives elsewhere.
-const CHAT: &str = r#"
-title = "A message to another org"
-requirements = ["RDV-001"]
-act = "4s"
-settle = "30s"
-swarm = { families = ["latency"] }
-
-[[topology.orgs]]
-name = "acme"
-domains = ["acme.example"]
-clusters = [{ name = "a", relays = 0 }]
-
-[[topology.orgs]]
-name = "globex"
-domains = ["globex.example"]
-clusters = [{ name = "b", relays = 0 }]
-
-[[topology.users]]
-address = "alice@acme.example"
-cluster = "a"
-
-[[topology.users]]
-address = "bob@globex.example"
-cluster = "b"
-
-[[step]]
-id = "create"
-by = "alice"
-at = "100ms"
-do = "create"
-chat = "ours"
-with = ["bob"]
-
-[[step]]
-id = "say"
-by = "alice"
-after = ["create"]
-do = "say"
-chat = "ours"
-text = "hello"
-"#;
+use crate::stories::{self, CHAT, ONLY_LATENCY};
 
 /// A cluster answers that it has taken an index row, and throws it away.
 static FORGETS_INDEX: Plant = Plant {
@@ -85,6 +43,10 @@ static SERVES_NOTHING: Plant = Plant {
 static HARMLESS: Plant =
     Plant { name: "harmless", requirement: "MED-001", wrong: "-", held_out: false, hooks: Hooks::default };
 
+fn chat() -> Scenario {
+    stories::scenario("chat", &[CHAT, ONLY_LATENCY].concat())
+}
+
 fn answering(what: fn(&Request) -> Option<StatusCode>) -> Hooks {
     let wrap = move |_: &Role, _: &Host, router: Router| {
         router.layer(middleware::from_fn(move |request: Request, next: Next| async move {
@@ -106,7 +68,7 @@ fn serves_nothing() -> Hooks {
 }
 
 fn hunted(bugs: &[&'static Plant], seeds: u64, system: fn() -> Hooks) -> Vec<Finding> {
-    let scenario = Scenario::parse(Path::new("chat.toml"), CHAT).unwrap();
+    let scenario = chat();
     let arena = Arena {
         engine: "fabric",
         refusal: &|_| None,
@@ -149,7 +111,7 @@ fn a_violation_that_is_there_without_the_bug_does_not_count() {
 
 #[test]
 fn what_does_not_hold_tells_what_had_not_come_to_rest() {
-    let scenario = Scenario::parse(Path::new("chat.toml"), CHAT).unwrap();
+    let scenario = chat();
     let plan = Plan::new(&scenario, &[], 1, Mode::Story);
     let deaf = || {
         answering(|request| (request.uri().path() == "/v1/index").then_some(StatusCode::SERVICE_UNAVAILABLE))
@@ -163,7 +125,7 @@ fn what_does_not_hold_tells_what_had_not_come_to_rest() {
 
 #[test]
 fn a_hunt_that_is_stopped_keeps_what_was_found() {
-    let scenario = Scenario::parse(Path::new("chat.toml"), CHAT).unwrap();
+    let scenario = chat();
     let stop = AtomicBool::new(false);
     let planted =
         |plan: &Plan, hooks: &Hooks| judged(plan, &Options { hooks: hooks.clone(), ..Options::default() });

@@ -2,15 +2,12 @@
 //!
 //! Each test starts the program itself, so that the second process is a real one.
 
-use crate::program_with_scenarios;
+use crate::{Said, program_with_scenarios};
 
 fn check(arguments: &[&str]) -> (i32, String) {
-    let output = program_with_scenarios()
-        .args(["check-determinism", "one-to-one-race"])
-        .args(arguments)
-        .output()
-        .unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
+    let mut command = program_with_scenarios();
+    let said = Said::by(command.args(["check-determinism", "one-to-one-race"]).args(arguments));
+    (said.code, said.out)
 }
 
 #[test]

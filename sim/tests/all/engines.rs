@@ -1,69 +1,19 @@
 //! The same plan on other networks than our own: what they play, what they refuse, and that they can be
 //! believed.
 
-use std::path::Path;
-use std::process::Output;
-
 use fusion_deployment::Hooks;
 use fusion_history::{Ruling, first_difference};
 use fusion_sim::compare::{Comparison, Engine, common};
-use fusion_sim::engines::fabric::hosts;
 use fusion_sim::engines::turmoil;
 use fusion_sim::fabric::{Fault, Place, Shape};
 use fusion_sim::plan::{Mode, Plan};
-use fusion_sim::scenario::{FAMILIES, Scenario};
+use fusion_sim::scenario::FAMILIES;
 
-use crate::{program_with_scenarios, scratch};
+use crate::stories::{self, CHAT, WHILE_CUT};
+use crate::{Said, program_with_scenarios, scratch};
 
-/// A chat across a line that is cut, and a home that crashes.
-const CUT: &str = r#"
-title = "A message over a line that is cut"
-requirements = ["RDV-001"]
-act = "12s"
-settle = "20s"
-
-[[topology.orgs]]
-name = "acme"
-domains = ["acme.example"]
-clusters = [{ name = "a" }]
-
-[[topology.orgs]]
-name = "globex"
-domains = ["globex.example"]
-clusters = [{ name = "b", relays = 0 }]
-
-[[topology.users]]
-address = "alice@acme.example"
-cluster = "a"
-
-[[topology.users]]
-address = "bob@globex.example"
-cluster = "b"
-
-[[step]]
-id = "create"
-by = "alice"
-at = "100ms"
-jitter = "1s"
-do = "create"
-chat = "ours"
-with = ["bob"]
-
-[[step]]
-id = "say"
-by = "alice"
-after = ["create"]
-delay = "500ms"
-do = "say"
-chat = "ours"
-text = "hello over the cut line"
-
-[[fault]]
-id = "cut"
-after = ["create"]
-for = "3s"
-fault = { kind = "partition", a = ["a"], b = ["b"] }
-
+/// Bob's cluster crashes besides.
+const AND_CRASH: &str = r#"
 [[fault]]
 id = "crash"
 after = ["say"]
@@ -71,22 +21,26 @@ for = "2s"
 fault = { kind = "crash", host = "b" }
 "#;
 
-fn plan(seed: u64, mode: Mode) -> Plan {
-    let scenario = common(&Scenario::parse(Path::new("cut.toml"), CUT).unwrap());
-    Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), seed, mode)
+/// A chat across a line that is cut, and a cluster that crashes.
+fn story() -> String {
+    [CHAT, WHILE_CUT, AND_CRASH].concat()
 }
 
-/// The story of [`CUT`], where this goes wrong, too.
+fn plan(seed: u64, mode: Mode) -> Plan {
+    stories::plan(&common(&stories::scenario("cut", &story())), seed, mode)
+}
+
+/// The story, where this goes wrong instead of the cut.
 fn with(fault: Fault) -> Plan {
     let mut plan = plan(1, Mode::Story);
     plan.faults[0].fault = fault;
     plan
 }
 
-fn sim(arguments: &[&str]) -> Output {
+fn sim(arguments: &[&str]) -> Said {
     let file = scratch("cut.toml");
-    std::fs::write(&file, CUT).unwrap();
-    program_with_scenarios().arg(arguments[0]).arg(file).args(&arguments[1..]).output().unwrap()
+    std::fs::write(&file, story()).unwrap();
+    Said::by(program_with_scenarios().arg(arguments[0]).arg(file).args(&arguments[1..]))
 }
 
 #[test]
@@ -98,7 +52,7 @@ fn the_same_plan_gives_the_same_history_on_turmoil_here_and_in_another_process()
     assert!(difference.is_none(), "{}", difference.unwrap());
 
     let there = sim(&["run", "--seed", "3", "--swarm", "--engine", "turmoil", "--json"]);
-    let line: serde_json::Value = serde_json::from_slice(&there.stdout).unwrap();
+    let line = &there.lines()[0];
     assert_eq!((&line["engine"], &line["hash"]), (&"turmoil".into(), &first.hash.into()));
 }
 
@@ -170,21 +124,17 @@ fn a_swarm_on_turmoil_draws_only_what_it_can_express() {
 
 #[test]
 fn a_refused_plan_is_an_error_before_anything_is_played() {
-    let output = sim(&["run", "--engine", "live"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("the live engine cannot express `partition` (fault cut)"), "{said}");
-    assert!(output.stdout.is_empty());
+    let Said { code, out, err } = sim(&["run", "--engine", "live"]);
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("the live engine cannot express `partition` (fault cut)"), "{err}");
 }
 
 #[test]
 fn a_comparison_of_fewer_plans_than_wanted_says_so() {
-    let output = sim(&["compare", "--seeds", "0", "--at-least", "2", "--json"]);
-    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(3), "{said}{told}");
-    assert!(told.contains("1 pairs were compared; at least 2 are wanted"), "{told}");
-    let lines: Vec<serde_json::Value> =
-        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = sim(&["compare", "--seeds", "0", "--at-least", "2", "--json"]);
+    assert_eq!(said.code, 3, "{}{}", said.out, said.err);
+    assert!(said.err.contains("1 pairs were compared; at least 2 are wanted"), "{}", said.err);
+    let lines = said.lines();
     assert_eq!(lines[0]["engines"], serde_json::json!(["fabric", "turmoil"]));
     assert_eq!((&lines[1]["compared"], &lines[1]["equal"]), (&1.into(), &1.into()));
 }

@@ -2,20 +2,15 @@
 
 use serde_json::Value;
 
-use crate::{program_with_scenarios, scratch};
+use crate::{Said, program_with_scenarios, scratch};
 
-fn sim(arguments: &[&str]) -> (i32, String) {
-    let output = program_with_scenarios().args(arguments).output().unwrap();
-    (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
-}
-
-fn lines(said: &str) -> Vec<Value> {
-    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+fn sim(arguments: &[&str]) -> Said {
+    Said::by(program_with_scenarios().args(arguments))
 }
 
 fn explored(jobs: &str) -> (i32, Vec<Value>) {
-    let (code, said) = sim(&["--json", "--jobs", jobs, "explore", "--seeds", "6", "--clusters-max", "2"]);
-    (code, lines(&said))
+    let said = sim(&["--json", "--jobs", jobs, "explore", "--seeds", "6", "--clusters-max", "2"]);
+    (said.code, said.lines())
 }
 
 #[test]
@@ -33,8 +28,8 @@ fn an_expedition_is_the_same_on_one_core_and_on_two() {
 
 #[test]
 fn every_mark_is_listed_with_its_count() {
-    let (_, said) = sim(&["--json", "explore", "--seeds", "1", "--clusters-max", "2", "--marks"]);
-    let marks: Vec<Value> = lines(&said).into_iter().filter(|line| line.get("mark").is_some()).collect();
+    let said = sim(&["--json", "explore", "--seeds", "1", "--clusters-max", "2", "--marks"]);
+    let marks: Vec<Value> = said.lines().into_iter().filter(|line| line.get("mark").is_some()).collect();
     assert_eq!(marks.len(), fusion_sim::coverage::marks().len());
     let judged = marks.iter().find(|mark| mark["mark"] == "judged same-resolution-everywhere").unwrap();
     assert_eq!((&judged["runs"], &judged["exempt"]), (&Value::from(1), &Value::Null));
@@ -47,9 +42,9 @@ fn a_generated_world_is_played_by_its_name() {
     let mut hashes = String::new();
     for seed in 1..=6 {
         let (name, seed) = (format!("generated-{seed}-of-2"), seed.to_string());
-        let (code, said) = sim(&["--json", "run", &name, "--seed", &seed, "--swarm"]);
-        assert_eq!(code, 0, "{said}");
-        hashes.push_str(lines(&said)[0]["hash"].as_str().unwrap());
+        let said = sim(&["--json", "run", &name, "--seed", &seed, "--swarm"]);
+        assert_eq!(said.code, 0, "{}", said.out);
+        hashes.push_str(said.lines()[0]["hash"].as_str().unwrap());
     }
     let all = <sha2::Sha256 as sha2::Digest>::digest(hashes.as_bytes());
     let all: String = all.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -59,23 +54,23 @@ fn a_generated_world_is_played_by_its_name() {
 #[test]
 fn a_generated_scenario_is_printed_as_the_file_that_plays_the_same() {
     let file = scratch("generated-7-of-3.toml");
-    let (code, text) = sim(&["scenario", "generated-7-of-3"]);
+    let Said { code, out: text, .. } = sim(&["scenario", "generated-7-of-3"]);
     assert_eq!(code, 0);
     std::fs::write(&file, text).unwrap();
     let plan = |scenario: &str| {
-        let mut plan: Value = serde_json::from_str(&sim(&["plan", scenario, "--seed", "7"]).1).unwrap();
+        let mut plan: Value = serde_json::from_str(&sim(&["plan", scenario, "--seed", "7"]).out).unwrap();
         // A plan says which file it was made from.
         plan.as_object_mut().unwrap().remove("file");
         plan
     };
     assert_eq!(plan(file.to_str().unwrap()), plan("generated-7-of-3"));
-    assert!(sim(&["scenario", "7"]).1.starts_with("# Generated from seed 7: "));
+    assert!(sim(&["scenario", "7"]).out.starts_with("# Generated from seed 7: "));
 }
 
 #[test]
 fn no_worlds_and_too_many_clusters_are_refused() {
-    assert_eq!(sim(&["explore", "--seeds", "0"]).0, 2);
-    assert_eq!(sim(&["explore", "--clusters-max", "31"]).0, 2);
-    assert_eq!(sim(&["explore", "--for", "soon"]).0, 2);
-    assert_eq!(sim(&["run", "generated-1-of-31"]).0, 2);
+    assert_eq!(sim(&["explore", "--seeds", "0"]).code, 2);
+    assert_eq!(sim(&["explore", "--clusters-max", "31"]).code, 2);
+    assert_eq!(sim(&["explore", "--for", "soon"]).code, 2);
+    assert_eq!(sim(&["run", "generated-1-of-31"]).code, 2);
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
+
+use serde_json::Value;
 
 mod bundles;
 mod detect;
@@ -17,6 +19,7 @@ mod shards;
 mod shrink;
 mod spins;
 mod step;
+mod stories;
 
 /// Where the workspace is, and from where users start the program.
 fn root() -> &'static Path {
@@ -38,4 +41,27 @@ fn program_with_scenarios() -> Command {
 /// A file that lasts as long as the build.
 fn scratch(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// What the program said when it had ended, and its exit code.
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn by(command: &mut Command) -> Self {
+        Self::of(command.output().unwrap())
+    }
+
+    fn of(Output { status, stdout, stderr }: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { code: status.code().unwrap(), out: text(stdout), err: text(stderr) }
+    }
+
+    /// What machines read of it.
+    fn lines(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! A plan with a crowd of faults shrinks to the few that a bug needs.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -102,7 +102,7 @@ fn sixty_faults_shrink_to_the_crash_that_the_bug_needs() {
     let (plan, lost) = crowded(&options);
     assert!(plan.faults.len() >= CROWD, "{}", plan.faults.len());
 
-    let shrunk = shrink(&plan, &lost, 200, &options, &AtomicBool::new(false), &|_| {}).unwrap();
+    let shrunk = shrink(&plan, &lost, 200, &options, &AtomicBool::new(false), &|_, _| {}).unwrap();
 
     let Shrunk { before, after, replays, .. } = &shrunk;
     println!("{lost}: {before} -> {after}, in {replays} replays");
@@ -124,14 +124,18 @@ fn sixty_faults_shrink_to_the_crash_that_the_bug_needs() {
 fn what_is_stopped_keeps_the_smallest_plan_so_far() {
     let options = forgetful();
     let (plan, lost) = crowded(&options);
-    let (stop, smaller) = (AtomicBool::new(false), AtomicU32::new(0));
+    let (stop, before) = (AtomicBool::new(false), Size::of(&plan));
     // Somebody presses Ctrl-C as soon as the plan has become smaller.
-    let progress = |_: Size| {
-        smaller.fetch_add(1, Ordering::Relaxed);
-        stop.store(true, Ordering::Relaxed);
+    let played: Mutex<Vec<(u64, Size)>> = Mutex::default();
+    let progress = |replays: u64, size: Size| {
+        played.lock().unwrap().push((replays, size));
+        stop.store(size != before, Ordering::Relaxed);
     };
     let shrunk = shrink(&plan, &lost, 200, &options, &stop, &progress).unwrap();
-    assert!(shrunk.cut_short && smaller.load(Ordering::Relaxed) == 1);
+    let played = played.into_inner().unwrap();
+    assert!(shrunk.cut_short);
+    assert_eq!(played.last(), Some(&(played.len() as u64 + 1, shrunk.after)));
+    assert!(played.iter().rev().skip(1).all(|(_, size)| *size == before), "{played:?}");
     assert!(shrunk.after.faults < shrunk.before.faults, "{}", shrunk.after);
     assert!(fingerprints(&shrunk.outcome).contains(&lost));
 }

@@ -1,7 +1,6 @@
 //! A run in which somebody spins is ended soon, and says who does.
 
 use std::future::poll_fn;
-use std::path::Path;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -10,50 +9,17 @@ use fusion_deployment::{Hooks, Role};
 use fusion_history::Ruling;
 use fusion_runtime::Host;
 use fusion_sim::budget::Budget;
-use fusion_sim::engines::fabric::{Options, hosts};
+use fusion_sim::engines::fabric::Options;
 use fusion_sim::outcome::{Outcome, judged};
 use fusion_sim::plan::{Mode, Plan};
-use fusion_sim::scenario::Scenario;
 use fusion_sim::shrink::fingerprints;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Two clusters side by side, and hardly anything to do.
-const QUIET: &str = r#"
-title = "Two neighbours"
-requirements = ["RDV-001"]
-act = "5s"
-settle = "60s"
+use crate::stories::{self, CHAT};
 
-[[topology.orgs]]
-name = "acme"
-domains = ["acme.example"]
-clusters = [{ name = "a", relays = 0, data_center = "east" }]
-
-[[topology.orgs]]
-name = "globex"
-domains = ["globex.example"]
-clusters = [{ name = "b", relays = 0, data_center = "east" }]
-
-[[topology.users]]
-address = "alice@acme.example"
-cluster = "a"
-
-[[topology.users]]
-address = "bob@globex.example"
-cluster = "b"
-
-[[step]]
-by = "alice"
-at = "100ms"
-do = "create"
-chat = "ours"
-with = ["bob"]
-"#;
-
+/// Two clusters, and hardly anything to do.
 fn quiet(budget: Budget) -> Plan {
-    let scenario = Scenario::parse(Path::new("quiet.toml"), QUIET).unwrap();
-    let plan = Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 1, Mode::Story);
-    Plan { budget, ..plan }
+    Plan { budget, ..stories::plan(&stories::scenario("quiet", CHAT), 1, Mode::Story) }
 }
 
 /// The run of a deployment in which cluster `a` does something besides.

@@ -1,71 +1,25 @@
 //! Stepping through a run: looking changes nothing, going back is as true as going on, and scripts work.
 
 use std::io::Write as _;
-use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use fusion_deployment::Hooks;
 use fusion_history::{Body, EventId};
-use fusion_sim::engines::fabric::{Options, hosts, stopped_at};
+use fusion_sim::engines::fabric::{Options, stopped_at};
 use fusion_sim::outcome::judged;
 use fusion_sim::plan::{Mode, Plan};
-use fusion_sim::scenario::Scenario;
 use fusion_sim::step::{self, Reply, Session, changes};
 
-use crate::{program_with_scenarios, scratch};
+use crate::stories::{self, CHAT, WHILE_CUT};
+use crate::{Said, program_with_scenarios, scratch};
 
 /// A message that has to wait for a line that is cut.
-const CUT: &str = r#"
-title = "A message over a line that is cut"
-requirements = ["RDV-001"]
-act = "8s"
-settle = "20s"
-
-[[topology.orgs]]
-name = "acme"
-domains = ["acme.example"]
-clusters = [{ name = "a", relays = 0 }]
-
-[[topology.orgs]]
-name = "globex"
-domains = ["globex.example"]
-clusters = [{ name = "b", relays = 0 }]
-
-[[topology.users]]
-address = "alice@acme.example"
-cluster = "a"
-
-[[topology.users]]
-address = "bob@globex.example"
-cluster = "b"
-
-[[step]]
-id = "create"
-by = "alice"
-at = "100ms"
-do = "create"
-chat = "ours"
-with = ["bob"]
-
-[[step]]
-id = "say"
-by = "alice"
-after = ["create"]
-delay = "500ms"
-do = "say"
-chat = "ours"
-text = "hello over the cut line"
-
-[[fault]]
-id = "cut"
-after = ["create"]
-for = "3s"
-fault = { kind = "partition", a = ["a"], b = ["b"] }
-"#;
+fn story() -> String {
+    [CHAT, WHILE_CUT].concat()
+}
 
 fn plan(mode: Mode) -> Plan {
-    let scenario = Scenario::parse(Path::new("cut.toml"), CUT).unwrap();
-    Plan::new(&scenario, &hosts(&scenario.topology).unwrap(), 3, mode)
+    stories::plan(&stories::scenario("cut", &story()), 3, mode)
 }
 
 fn session() -> Session {
@@ -76,9 +30,9 @@ fn said(session: &mut Session, line: &str) -> Result<Reply, String> {
     session.obey(&step::Command::parse(line).unwrap().unwrap())
 }
 
-fn script(arguments: &[&str], lines: &str) -> Output {
+fn script(arguments: &[&str], lines: &str) -> Said {
     let file = scratch("cut-step.toml");
-    std::fs::write(&file, CUT).unwrap();
+    std::fs::write(&file, story()).unwrap();
     let mut child = program_with_scenarios()
         .args(["step", "--scenario", file.to_str().unwrap(), "--seed", "3"])
         .args(arguments)
@@ -88,7 +42,7 @@ fn script(arguments: &[&str], lines: &str) -> Output {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    Said::of(child.wait_with_output().unwrap())
 }
 
 #[test]
@@ -191,9 +145,9 @@ fn what_is_not_ahead_is_said_so() {
 
 #[test]
 fn a_script_is_read_from_a_pipe_and_answered_without_prompt_or_colour() {
-    let output = script(&[], "# where the line is cut\nuntil fault\nshow\nquit\nnever read\n");
-    let told = String::from_utf8(output.stdout).unwrap();
-    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{told}");
+    let Said { code, out: told, err } =
+        script(&[], "# where the line is cut\nuntil fault\nshow\nquit\nnever read\n");
+    assert_eq!((code, err.as_str()), (0, ""), "{told}");
     assert!(told.starts_with("cut-step, seed 3: "), "{told}");
     assert!(told.contains("fault cut began") && told.contains("on their way: "), "{told}");
     assert!(!told.contains('\u{1b}') && !told.contains(" > "), "{told}");
@@ -201,12 +155,10 @@ fn a_script_is_read_from_a_pipe_and_answered_without_prompt_or_colour() {
 
 #[test]
 fn a_script_with_an_unknown_command_goes_on_and_fails() {
-    let output = script(&["--json"], "nxt\nnext\n");
-    assert_eq!(output.status.code(), Some(2));
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let said = script(&["--json"], "nxt\nnext\n");
+    assert_eq!(said.code, 2);
+    let lines = said.lines();
     assert_eq!(lines[1]["why"], "there is no `nxt`; did you mean `next`? `help` lists everything");
     assert_eq!(lines[2]["at"], 1);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("1 lines could not be obeyed"));
+    assert!(said.err.contains("1 lines could not be obeyed"));
 }

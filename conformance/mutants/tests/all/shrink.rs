@@ -32,7 +32,7 @@ fn found(options: &Options) -> Plan {
 fn a_swarm_of_faults_shrinks_to_the_race_that_needs_none_of_them() {
     let options = planted();
     let plan = found(&options);
-    let shrunk = shrink(&plan, LOST, 200, &options, &AtomicBool::new(false), &|_| {}).unwrap();
+    let shrunk = shrink(&plan, LOST, 200, &options, &AtomicBool::new(false), &|_, _| {}).unwrap();
     assert!(!shrunk.cut_short && shrunk.replays <= 203, "{} replays", shrunk.replays);
     assert!(shrunk.after.faults <= 1 && shrunk.after.operations <= 5, "{}", shrunk.after);
     assert_eq!(shrunk.before, Size::of(&plan));
@@ -49,7 +49,7 @@ fn sound() -> Outcome {
 #[test]
 fn what_a_plan_does_not_show_is_not_shrunk() {
     let never = AtomicBool::new(false);
-    let refused = shrink(&sound().plan, LOST, 10, &Options::default(), &never, &|_| {}).unwrap_err();
+    let refused = shrink(&sound().plan, LOST, 10, &Options::default(), &never, &|_, _| {}).unwrap_err();
     assert!(matches!(refused, ShrinkError::NotShown { .. }), "{refused}");
 }
 
