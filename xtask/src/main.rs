@@ -118,9 +118,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             cargo::run("fusion-conformance", &arguments)
         }
         Command::Conform { arguments } => local::conform(&arguments),
-        Command::Requirements { arguments } => {
-            cargo::run("fusion-requirements", &arguments)
-        }
+        Command::Requirements { arguments } => cargo::run("fusion-requirements", &arguments),
         Command::Bench { arguments } => cargo::bench(&arguments),
         Command::Up { folder, port } => local::up(&folder, port),
         Command::Test { arguments } => cargo::test(&arguments),
