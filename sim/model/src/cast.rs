@@ -1,5 +1,7 @@
 //! Who plays: the same clusters and people in every model.
 
+use std::sync::LazyLock;
+
 use fusion_protocol::{Address, ClusterName, Incarnation, UserRef, Uuid};
 
 /// A cluster, by number.
@@ -9,6 +11,10 @@ pub(crate) type Person = usize;
 
 const SITES: [&str; 3] = ["a", "b", "c"];
 const PEOPLE: [&str; 3] = ["alice", "bob", "carol"];
+/// Parsed once: they are asked for in every step.
+static ADDRESSES: LazyLock<[Address; 3]> = LazyLock::new(|| {
+    PEOPLE.map(|name| format!("{name}@{name}.example").parse().expect("names and domains above are fine"))
+});
 
 /// What a cluster is called.
 pub(crate) fn site(site: Site) -> &'static str {
@@ -25,9 +31,7 @@ pub(crate) fn cluster(number: Site) -> ClusterName {
 }
 
 pub(crate) fn address(number: Person) -> Address {
-    format!("{}@{}.example", person(number), person(number))
-        .parse()
-        .expect("names and domains above are fine")
+    ADDRESSES[number].clone()
 }
 
 pub(crate) fn user(number: Person, incarnation: u128) -> UserRef {

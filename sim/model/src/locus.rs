@@ -15,6 +15,7 @@
 //!
 //! [`register_takes`]: fusion_machines::locus::register_takes
 
+mod essence;
 mod show;
 mod world;
 
@@ -36,6 +37,8 @@ pub use world::World;
 const JOINS_MAX: u8 = 2;
 /// How many devices can vanish.
 const GONE_MAX: usize = 1;
+/// How often a message can arrive twice, or without its answer arriving.
+const DOUBLES_MAX: u8 = 1;
 
 /// A call of as many people as there are clusters.
 pub struct Call {
@@ -43,8 +46,6 @@ pub struct Call {
     at: Url,
     conversation: Url,
     setting: Setting,
-    /// How often a message can arrive twice, or without its answer arriving.
-    doubles_max: u8,
     /// Whether devices wait for answers as long as they are there.
     patient: bool,
     bug: Option<Bug>,
@@ -165,7 +166,6 @@ impl Call {
             conversation: url(conversation),
             setting: Setting { relay: None, kind, members },
             // Three devices have too many worlds for more.
-            doubles_max: if people == 2 { 1 } else { 0 },
             patient: people > 2,
             bug,
         }
@@ -195,7 +195,7 @@ impl Model for Call {
         }
         for request in &world.requests {
             steps.extend([Step::Arrive(*request), Step::Lose(*request)]);
-            steps.extend((world.doubles < self.doubles_max).then_some(Step::Double(*request)));
+            steps.extend((world.doubles < DOUBLES_MAX).then_some(Step::Double(*request)));
         }
         steps.extend(self.steps_of_the_home(world));
         steps.push(Step::Crash);
@@ -262,10 +262,7 @@ impl Model for Call {
     }
 
     fn needs(&self) -> &[Sort] {
-        match self.doubles_max {
-            0 => &[Sort::Send, Sort::Arrive, Sort::Lose, Sort::Crash, Sort::Wait],
-            _ => &Sort::ALL,
-        }
+        &Sort::ALL
     }
 
     fn show(&self, world: &World) -> Vec<String> {
@@ -275,18 +272,13 @@ impl Model for Call {
     fn bounds(&self) -> String {
         let patience = if self.patient { "no device gives up, " } else { "" };
         format!(
-            "{}, {} to join, {} vanishes, {patience}{}, any number of losses, \
+            "{}, {} to join, {} vanishes, {patience}{} twice or without its answer, any number of losses, \
              reorderings and crashes; the last one's list is told in order but for what comes twice, the others \
-             at once",
+             at once; worlds that differ only in why somebody left, or in how high a revision is, count as one",
             words::count(self.people, "device", "devices"),
             words::count(JOINS_MAX.into(), "attempt", "attempts"),
             words::count(GONE_MAX, "device", "devices"),
-            match self.doubles_max {
-                0 => "no message comes twice or without its answer".to_owned(),
-                more =>
-                    words::count(more.into(), "message comes", "messages come")
-                        + " twice or without its answer",
-            },
+            words::count(DOUBLES_MAX.into(), "message comes", "messages come"),
         )
     }
 }

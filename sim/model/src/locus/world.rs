@@ -6,23 +6,23 @@ use fusion_machines::locus::{Effect, Event, Join, Locus, register_takes};
 use fusion_protocol::locus::{ActiveLocus, LocusState, ParticipantState};
 use fusion_protocol::{Count, Uuid};
 
-use super::{Asked, Bug, Call, GONE_MAX, JOINS_MAX, Request, Step, Told};
+use super::{Asked, Bug, Call, DOUBLES_MAX, GONE_MAX, JOINS_MAX, Request, Step, Told};
 use crate::cast::{self, Person};
 
 /// More steps than any world needs to come to rest.
 const STEPS_MAX: usize = 200;
 
-/// Everything about a call.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// Everything about a call. Two that differ in what decides nothing are one: see [`super::essence`].
+#[derive(Clone, Debug)]
 pub struct World {
     /// Durable.
     pub(super) locus: Locus,
     /// Durable: what each active list is still to be told, in order.
-    telling: Vec<VecDeque<Told>>,
+    pub(super) telling: Vec<VecDeque<Told>>,
     /// In the home's memory: whose leases run.
     pub(super) leases: BTreeSet<Person>,
     /// In the home's memory: whether the ring's time runs.
-    ring: bool,
+    pub(super) ring: bool,
     pub(super) devices: Vec<Device>,
     /// What each device waits for an answer to.
     pub(super) waiting: Vec<Option<Request>>,
@@ -31,8 +31,8 @@ pub struct World {
     /// Requests under way.
     pub(super) requests: BTreeSet<Request>,
     /// Entries under way that have arrived once.
-    late: BTreeSet<(Person, Told)>,
-    calls: u8,
+    pub(super) late: BTreeSet<(Person, Told)>,
+    pub(super) calls: u8,
     pub(super) doubles: u8,
     /// The highest call that anybody has asked for.
     pub(super) asked: u64,
@@ -121,7 +121,7 @@ impl Call {
         steps.extend(world.ring.then_some(Step::RingOver));
         for who in self.everybody().filter(|who| !world.telling[*who].is_empty()) {
             steps.push(Step::Tell(who));
-            steps.extend((world.doubles < self.doubles_max).then_some(Step::TellTwice(who)));
+            steps.extend((world.doubles < DOUBLES_MAX).then_some(Step::TellTwice(who)));
         }
         steps.extend(world.late.iter().map(|(who, told)| Step::TellLate(*who, *told)));
         steps
@@ -206,7 +206,7 @@ impl Call {
             (told.instance, told.part, goes_on(&told)) == (now.instance, now.part, goes_on(&now))
         };
         let says = |who: Person| world.lists[who].is_some_and(|told| same(told, self.entry(world, who)));
-        world.locus.rev == Count(0) || self.everybody().all(says)
+        world.locus.instance == Count(0) || self.everybody().all(says)
     }
 
     /// Whether it all ends once nothing is lost any more, and nobody does anything new.

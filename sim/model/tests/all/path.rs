@@ -1,8 +1,6 @@
 //! Goal: what a simulated world does is a path of the model, and what no machine can do is refused where it
 //! stands. Method: histories of the simulator's own race, from many seeds, whole and spoiled.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where something is missing")]
-
 use std::path::Path;
 
 use fusion_history::{Body, Event, History};
@@ -11,7 +9,7 @@ use fusion_sim::determinism;
 use fusion_sim::library::Library;
 use fusion_sim::plan::Mode;
 
-fn history(scenario: &str, seed: u64, mode: Mode) -> History {
+pub(crate) fn history(scenario: &str, seed: u64, mode: Mode) -> History {
     let library = Library::at(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scenarios")));
     determinism::play(&library.find(scenario).unwrap(), seed, mode, None).unwrap()
 }
@@ -23,7 +21,7 @@ fn only_pair(events: &[Event]) -> Projection {
 }
 
 /// The places of what is projected.
-fn states(events: &[Event]) -> Vec<usize> {
+pub(crate) fn states(events: &[Event]) -> Vec<usize> {
     let is_state = |event: &Event| match &event.body {
         Body::State { concept, detail, .. } => {
             concept == "slot" || concept == "conversation" && detail["pairKey"].is_string()
