@@ -77,7 +77,7 @@ fn the_same_search_visits_the_same_worlds() {
     for (model, clusters) in places {
         let counts = || {
             let Report { worlds, transitions, depth, steps, .. } =
-                searched_in(clusters, model, None, 100_000);
+                searched_in(clusters, model, None, 50_000);
             (worlds, transitions, depth, steps)
         };
         assert_eq!(counts(), counts(), "{} in {clusters} clusters", model.name());
