@@ -77,7 +77,7 @@ fn written() -> &'static Written {
 }
 
 fn folder(name: &str) -> PathBuf {
-    let folder = scratch("bundles").join(name);
+    let folder = scratch(name);
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }

@@ -38,9 +38,12 @@ fn program_with_scenarios() -> Command {
     command
 }
 
-/// A file that lasts as long as the build.
+/// A file of this test alone, that lasts as long as the build: other tests may run in other processes.
 fn scratch(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+    let test = std::thread::current().name().unwrap_or("tests").replace("::", "-");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
 }
 
 /// What the program said when it had ended, and its exit code.
