@@ -13,6 +13,7 @@ mod show;
 mod step;
 mod sweep;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -65,7 +66,7 @@ struct Line {
     json: bool,
     /// How many runs at a time [default: one for each core]
     #[arg(long, global = true, value_name = "N")]
-    jobs: Option<usize>,
+    jobs: Option<NonZeroUsize>,
     /// How many swarm seeds each scenario is played with, without a command; 0 for the stories alone
     #[arg(long, default_value_t = 50, value_name = "N")]
     seeds: u64,
@@ -87,7 +88,7 @@ enum Command {
     Conform(conform::Args),
     Replay(aftermath::Replay),
     Shrink(aftermath::Shrink),
-    Step(step::Arguments),
+    Step(step::Step),
     Show(show::Show),
     Diff(aftermath::Diff),
     Scenario(explore::Print),
@@ -138,6 +139,15 @@ enum Where {
     All,
 }
 
+/// A number of seeds, as an argument.
+fn seeds(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("there must be one at least".to_owned()),
+        Ok(seeds) => Ok(seeds),
+        Err(_) => Err("write a whole number, such as 100".to_owned()),
+    }
+}
+
 /// What the program does that has this command line and can plant these bugs.
 #[must_use]
 pub fn main(plants: Plants) -> ExitCode {
@@ -175,8 +185,8 @@ fn obey(line: &Line, plants: Plants) -> Result<Ruling> {
         Some(Command::Conform(args)) => conform::run(&desk, args),
         Some(Command::Replay(args)) => aftermath::replay(&desk, args, &library),
         Some(Command::Shrink(args)) => aftermath::small(&desk, args, &library),
-        Some(Command::Step(arguments)) => step::step(arguments, &library, line.json, plants),
-        Some(Command::Show(asked)) => show::show(asked, line.json, &library, plants),
+        Some(Command::Step(args)) => step::step(args, &library, line.json, plants),
+        Some(Command::Show(args)) => show::show(args, line.json, &library, plants),
         Some(Command::Diff(args)) => aftermath::diff(&desk, args),
         Some(Command::Scenario(print)) => {
             print!("{}", library.find(&print.name())?.to_toml());

@@ -8,8 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
 
 use anyhow::Result;
 use fusion_deployment::Hooks;
@@ -21,6 +20,7 @@ use crate::engines::{live, turmoil};
 use crate::outcome::{self, Outcome};
 use crate::plan::{Mode, Plan};
 use crate::scenario::Scenario;
+use crate::workers::side_by_side;
 
 /// An engine of this program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -355,22 +355,12 @@ pub fn compare(
     progress: &(dyn Fn(&Comparison) + Sync),
 ) -> Compared {
     let (plans, refused) = batch.plans();
-    let (next, pairs) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(plan) = plans.get(n) else { break };
-                    let pair = Comparison::of(plan, &[Engine::Fabric, Engine::Turmoil], hooks);
-                    progress(&pair);
-                    pairs.lock().unwrap_or_else(PoisonError::into_inner).insert(n, pair);
-                }
-            });
-        }
+    let pairs = side_by_side(&plans, jobs, stop, &|plan| {
+        let pair = Comparison::of(plan, &[Engine::Fabric, Engine::Turmoil], hooks);
+        progress(&pair);
+        pair
     });
-    let pairs = pairs.into_inner().unwrap_or_else(PoisonError::into_inner);
-    Compared { pairs: pairs.into_values().collect(), refused }
+    Compared { pairs: pairs.into_iter().map(|(_, pair)| pair).collect(), refused }
 }
 
 impl Compared {

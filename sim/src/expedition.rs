@@ -6,8 +6,7 @@
 //! An expedition without a number of runs ends when nothing new is seen any more: every mark is reached, and no
 //! fingerprint was new for a long time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fusion_history::Ruling;
@@ -19,6 +18,7 @@ use crate::generate::Generated;
 use crate::outcome::{Outcome, judged};
 use crate::plan::{Mode, Plan};
 use crate::stopwatch::Stopwatch;
+use crate::workers::side_by_side;
 
 /// How many runs a round has.
 const ROUND: u64 = 32;
@@ -97,7 +97,7 @@ impl Expedition {
             }
             let until = self.runs.map_or(made + ROUND, |runs| runs.min(made + ROUND));
             let plans: Vec<Plan> = (made..until).map(|n| self.plan(n)).collect();
-            for (n, outcome, coverage) in self.round(&plans, options, stop, progress) {
+            for (n, (outcome, coverage)) in self.round(&plans, options, stop, progress) {
                 let size = outcome.plan.topology.clusters().count();
                 clusters = (clusters.0.min(size), clusters.1.max(size));
                 reached.add(coverage);
@@ -128,27 +128,13 @@ impl Expedition {
         options: &Options,
         stop: &AtomicBool,
         progress: &(dyn Fn(&Outcome) + Sync),
-    ) -> Vec<(usize, Outcome, Coverage)> {
-        let next = AtomicUsize::new(0);
-        let outcomes = Mutex::new(Vec::with_capacity(plans.len()));
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs.clamp(1, plans.len()) {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        let n = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(plan) = plans.get(n) else { break };
-                        let outcome = judged(plan, options);
-                        progress(&outcome);
-                        let coverage = Coverage::of(&outcome);
-                        let mut outcomes = outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-                        outcomes.push((n, outcome, coverage));
-                    }
-                });
-            }
-        });
-        let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
-        outcomes.sort_by_key(|(n, _, _)| *n);
-        outcomes
+    ) -> Vec<(usize, (Outcome, Coverage))> {
+        side_by_side(plans, self.jobs, stop, &|plan| {
+            let outcome = judged(plan, options);
+            progress(&outcome);
+            let coverage = Coverage::of(&outcome);
+            (outcome, coverage)
+        })
     }
 }
 

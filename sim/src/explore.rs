@@ -2,8 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fusion_history::Ruling;
@@ -16,6 +16,7 @@ use crate::plan::{Mode, Plan};
 use crate::scenario::Scenario;
 use crate::shard::{Record, Shard};
 use crate::stopwatch::Stopwatch;
+use crate::workers::each;
 
 /// Which runs to make of a scenario.
 #[derive(Clone, Debug)]
@@ -97,28 +98,15 @@ pub fn explore_on(
     let hosts = hosts(&scenario.topology).unwrap_or_default();
     let seeds = batch.shard.of(batch.first, batch.seeds);
     let asked = seeds.len() as u64;
-    let next = Mutex::new(seeds);
     let tally = Mutex::new(Tally::default());
-    std::thread::scope(|scope| {
-        for _ in 0..batch.jobs.max(1) {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    let Some(seed) = lock(&next).next() else { break };
-                    let plan = Plan::new(scenario, &hosts, seed, batch.mode);
-                    let plan = Plan { planted: batch.planted.clone(), ..plan };
-                    let outcome = judged(&plan);
-                    progress(&outcome);
-                    lock(&tally).add(seed, outcome);
-                }
-            });
-        }
+    each(seeds, batch.jobs, stop, &|seed| {
+        let plan = Plan::new(scenario, &hosts, seed, batch.mode);
+        let outcome = judged(&Plan { planted: batch.planted.clone(), ..plan });
+        progress(&outcome);
+        tally.lock().unwrap_or_else(PoisonError::into_inner).add(seed, outcome);
     });
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     Summary { asked, ..tally.summary(&scenario.name, watch.elapsed()) }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Summary {

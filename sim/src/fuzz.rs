@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use anstream::{eprintln, println};
 use anyhow::{Result, bail, ensure};
@@ -24,6 +24,7 @@ use crate::plant::{Plant, Plants};
 use crate::progress;
 use crate::scenario::Scenario;
 use crate::shard::Shard;
+use crate::workers::stopped_by_ctrl_c;
 
 /// Plays scenarios on madsim, which picks the next ready task at random, and
 /// judges them.
@@ -283,18 +284,6 @@ impl Line {
             outcome.explain().lines().for_each(|told| eprintln!("    {told}"));
         }
     }
-}
-
-/// The first Ctrl-C ends what is being done and keeps what was found, the second ends the program.
-fn stopped_by_ctrl_c() -> Arc<AtomicBool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = stop.clone();
-    let _ = ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    });
-    stop
 }
 
 /// Of a deployment without a planted fault. Stories alone need not reach every requirement that the

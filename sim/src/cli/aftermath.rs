@@ -21,13 +21,36 @@ const DIFFERENCES_TOLD: usize = 10;
 
 /// Which bundle, and which plan of it.
 #[derive(clap::Args)]
-pub(super) struct Bundled {
+struct Bundled {
     /// The bundle's folder
-    pub(super) bundle: PathBuf,
+    bundle: PathBuf,
     /// Makes the plan anew from the bundle's scenario and seed, as this build does; for a bundle of another
     /// build, or a damaged one
     #[arg(long)]
+    anew: bool,
+}
+
+/// Which run is looked at: that of a bundle, or of a scenario.
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("run").args(["bundle", "scenario"]).required(true))]
+pub(super) struct Chosen {
+    /// The folder that a failed run left
+    pub(super) bundle: Option<PathBuf>,
+    /// Makes the bundle's plan anew from its scenario and seed
+    #[arg(long, requires = "bundle")]
     pub(super) anew: bool,
+    /// Plays this scenario instead, by name or file
+    #[arg(long, value_name = "NAME")]
+    scenario: Option<String>,
+    /// The scenario's seed
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "scenario")]
+    seed: u64,
+    /// With a swarm of faults drawn from the seed
+    #[arg(long, requires = "scenario")]
+    swarm: bool,
+    /// Plants a bug in the scenario: `detect --list` names them
+    #[arg(long, value_name = "BUG", requires = "scenario")]
+    plant: Option<String>,
 }
 
 /// Plays the plan of a bundle again: the folder that a failed run leaves
@@ -184,15 +207,28 @@ fn options(plan: &Plan, plants: Plants) -> Result<Options> {
 }
 
 /// A bundle as far as it is used.
-pub(super) struct Opened {
-    pub(super) about: About,
-    pub(super) plan: Plan,
+struct Opened {
+    about: About,
+    plan: Plan,
     /// None: the plan was made anew.
     history: Option<History>,
 }
 
+impl Chosen {
+    pub(super) fn plan(&self, library: &Library) -> Result<Plan> {
+        let Some(scenario) = &self.scenario else {
+            let bundle = self.bundle.clone().unwrap_or_default();
+            return Ok(Bundled { bundle, anew: self.anew }.open(library)?.plan);
+        };
+        let scenario = library.find(scenario)?;
+        let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
+        let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, mode);
+        Ok(Plan { planted: self.plant.clone(), ..plan })
+    }
+}
+
 impl Bundled {
-    pub(super) fn open(&self, library: &Library) -> Result<Opened> {
+    fn open(&self, library: &Library) -> Result<Opened> {
         let opened = match self.anew {
             true => {
                 let about = About::read(&self.bundle)?;

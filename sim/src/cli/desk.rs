@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use crate::plant::Plants;
 use crate::progress;
 use crate::scenario::{FAMILIES, Scenario};
 use crate::shard::Shard;
+use crate::workers::stopped_by_ctrl_c;
 use anstream::{eprint, eprintln, print, println};
 use anyhow::Result;
 use fusion_deployment::Hooks;
@@ -38,18 +40,10 @@ pub(crate) struct Desk {
 
 impl Desk {
     /// The desk of a command line; Ctrl-C is handled from here on.
-    pub(crate) fn new(json: bool, jobs: Option<usize>, bundles: PathBuf, plants: Plants) -> Self {
+    pub(crate) fn new(json: bool, jobs: Option<NonZeroUsize>, bundles: PathBuf, plants: Plants) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let stop = Arc::new(AtomicBool::new(false));
-        let asked = stop.clone();
-        // The first Ctrl-C ends the batch and keeps what was found, the second ends the program.
-        let _ = ctrlc::set_handler(move || {
-            if asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
-            }
-            eprintln!("\nstopping when the runs under way are over; Ctrl-C once more ends at once");
-        });
-        Self { json, jobs: jobs.unwrap_or(cores), stop, bundles, plants }
+        let (stop, jobs) = (stopped_by_ctrl_c(), jobs.map_or(cores, NonZeroUsize::get));
+        Self { json, jobs, stop, bundles, plants }
     }
 
     pub(crate) fn list(&self, scenarios: &[Scenario]) {

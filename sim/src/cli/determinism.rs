@@ -2,7 +2,6 @@
 
 use anstream::println;
 use anyhow::Result;
-use clap::value_parser;
 use fusion_history::Ruling;
 use serde_json::json;
 
@@ -26,7 +25,7 @@ pub(super) struct Args {
     /// The scenarios [default: all]
     scenario: Vec<String>,
     /// How many seeds of each
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = super::seeds)]
     seeds: u64,
     /// One fresh process for all seeds of a scenario
     #[arg(long)]

@@ -31,13 +31,13 @@ use crate::plan::Mode;
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// How many worlds [default: until nothing new is seen]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = super::seeds)]
     seeds: Option<u64>,
     /// The first seed
     #[arg(long, default_value_t = 1, value_name = "N")]
     from: u64,
     /// How long at most, for example 90s or 10m
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = time)]
     within: Option<Duration>,
     /// The most clusters of a world
     #[arg(long, default_value_t = CLUSTERS_MAX, value_name = "N",
@@ -107,6 +107,10 @@ pub(super) fn run(desk: &Desk, args: &Args) -> Result<Ruling> {
     }
     tell(desk, &found);
     Ok(found.ruling())
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "write a number with its unit, such as 90s or 10m".to_owned())
 }
 
 /// How far it went, what it has reached and what not, and why it ended.

@@ -16,7 +16,16 @@ use crate::narrate::narrate;
 use crate::timeline;
 
 /// Plays one scenario with one seed
+///
+/// Examples:
+///   cargo xtask sim run one-to-one-race --seed 7 --tell
+///   cargo xtask sim run glare --seed 3 --swarm --timeline glare.html
+///   cargo xtask sim run race-under-partition --engine all
+///
+/// Exit codes: 0 all holds, 1 something is violated, 2 a wrong argument, or the
+/// engine cannot express the plan, 3 something could not be judged.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use fusion_history::{Ruling, Verdict, judge_all, ruling_of};
 
-use super::aftermath;
+use super::aftermath::{self, Chosen};
 use super::desk::unless_nobody_listens;
 use crate::bundle::Bundle;
-use crate::engines::fabric::{Options, captured, hosts};
+use crate::engines::fabric::{Options, captured};
 use crate::library::Library;
 use crate::outcome::{Outcome, judged};
-use crate::plan::{Mode, Plan};
+use crate::plan::Plan;
 use crate::plant::Plants;
 use crate::show::columns::columns;
 use crate::show::mermaid::mermaid;
@@ -31,28 +31,15 @@ const WIDTH: u16 = 160;
 /// Shows a run: as text in columns, as a sequence diagram, as a page, as packets
 ///
 /// Examples:
-///   show BUNDLE --about LOC-003
-///   show BUNDLE --from 3s --until #80 --wire
-///   show --scenario glare --seed 3 --as mermaid
-///   show BUNDLE --as pcapng -o run.pcapng
+///   cargo xtask sim show BUNDLE --about LOC-003
+///   cargo xtask sim show BUNDLE --from 3s --until '#80' --wire
+///   cargo xtask sim show --scenario glare --seed 3 --as mermaid
+///   cargo xtask sim show BUNDLE --as pcapng -o run.pcapng
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-pub(crate) struct Show {
-    /// The folder that a failed run left
-    #[arg(required_unless_present = "scenario", conflicts_with = "scenario")]
-    bundle: Option<PathBuf>,
-    /// Plays this scenario and shows that run
-    #[arg(long, value_name = "NAME")]
-    scenario: Option<String>,
-    /// The seed of the scenario
-    #[arg(long, default_value_t = 1, value_name = "N", conflicts_with = "bundle")]
-    seed: u64,
-    /// With a swarm of faults drawn from the seed
-    #[arg(long, requires = "scenario")]
-    swarm: bool,
-    /// Plants a bug in the scenario: `detect --list` names them
-    #[arg(long, value_name = "BUG", requires = "scenario")]
-    plant: Option<String>,
+pub(super) struct Show {
+    #[command(flatten)]
+    run: Chosen,
     /// The form
     #[arg(long = "as", value_enum, default_value_t = Form::Columns, value_name = "FORM")]
     form: Form,
@@ -96,11 +83,12 @@ enum Source {
 }
 
 /// Shows a run.
-pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) -> Result<Ruling> {
-    let kept = asked.bundle.as_deref().map(aftermath::opened).transpose()?;
+pub(super) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) -> Result<Ruling> {
+    // A bundle whose plan is made anew has a history that is none of that plan.
+    let kept = asked.run.bundle.as_deref().filter(|_| !asked.run.anew).map(aftermath::opened).transpose()?;
     let pick = Pick { from: asked.from, until: asked.until, about: asked.about.clone() };
     if asked.form == Form::Pcapng {
-        let plan = asked.plan(kept.as_ref(), library)?;
+        let plan = kept.as_ref().map_or_else(|| asked.run.plan(library), |kept| Ok(kept.plan.clone()))?;
         return packets(asked, &plan, kept.as_ref(), &pick, json, plants);
     }
     let source = match kept {
@@ -109,7 +97,7 @@ pub(crate) fn show(asked: &Show, json: bool, library: &Library, plants: Plants) 
             Source::Kept(Box::new(bundle), verdicts)
         }
         None => {
-            let plan = asked.plan(None, library)?;
+            let plan = asked.run.plan(library)?;
             let options = Options { hooks: plants.hooks(&plan)?, ..Options::default() };
             Source::Played(Box::new(judged(&plan, &options)))
         }
@@ -185,16 +173,6 @@ fn packets(
 }
 
 impl Show {
-    fn plan(&self, kept: Option<&Bundle>, library: &Library) -> Result<Plan> {
-        if let Some(bundle) = kept {
-            return Ok(bundle.plan.clone());
-        }
-        let scenario = library.find(self.scenario.as_deref().unwrap_or_default())?;
-        let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
-        let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, mode);
-        Ok(Plan { planted: self.plant.clone(), ..plan })
-    }
-
     fn width(&self) -> usize {
         let terminal = || {
             let out = std::io::stdout();

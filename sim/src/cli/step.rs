@@ -1,7 +1,6 @@
 //! Stepping through a run, line by line: typed at a terminal, or read from a pipe.
 
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::PathBuf;
 
 use anstream::{eprintln, print, println};
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -10,43 +9,37 @@ use fusion_history::Ruling;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
-use super::aftermath::Bundled;
-use crate::engines::fabric::hosts;
+use super::aftermath::Chosen;
 use crate::library::Library;
-use crate::plan::{Mode, Plan};
 use crate::plant::Plants;
 use crate::step::{Command, Session};
 
 /// The longest line that is read, octets.
 const LINE_MAX_BYTES: usize = 4_096;
 
-/// Which run to step through.
+/// Steps through a run: forwards, backwards, and a look at the state of any host on the way
+///
+/// Lines are typed, or read from a pipe. What is the case at an event is had by
+/// playing the plan again up to there, so `back` is as true as `next`.
+///
+/// Examples:
+///   cargo xtask sim step BUNDLE
+///   printf 'until violation\nwhy\n' | cargo xtask sim step BUNDLE
+///   cargo xtask sim step --scenario glare --seed 3 --swarm
+///
+/// Exit codes: 0 every line was obeyed, 2 a wrong argument, or a line from a pipe
+/// that could not be obeyed.
 #[derive(Args)]
-pub(crate) struct Arguments {
-    /// The folder of a bundle: what a failed run leaves
-    #[arg(required_unless_present = "scenario", conflicts_with = "scenario")]
-    bundle: Option<PathBuf>,
-    /// Makes the bundle's plan anew from its scenario and seed
-    #[arg(long, requires = "bundle")]
-    anew: bool,
-    /// A scenario instead, by name or file
-    #[arg(long, value_name = "NAME")]
-    scenario: Option<String>,
-    /// The scenario's seed
-    #[arg(long, default_value_t = 1, value_name = "N", requires = "scenario")]
-    seed: u64,
-    /// With a swarm of faults drawn from the seed
-    #[arg(long, requires = "scenario")]
-    swarm: bool,
-    /// Plants a bug, as `run --plant` does
-    #[arg(long, value_name = "BUG", requires = "scenario")]
-    plant: Option<String>,
+#[command(verbatim_doc_comment)]
+pub(super) struct Step {
+    #[command(flatten)]
+    run: Chosen,
 }
 
 /// Steps through a run until `quit` or the end of the lines. Lines from a pipe that cannot be obeyed make
 /// the whole an error in the end, so that no script goes wrong unseen.
-pub(crate) fn step(arguments: &Arguments, library: &Library, json: bool, plants: Plants) -> Result<Ruling> {
-    let plan = arguments.plan(library)?;
+pub(super) fn step(args: &Step, library: &Library, json: bool, plants: Plants) -> Result<Ruling> {
+    let plan = args.run.plan(library)?;
     let session = Session::new(&plan, plants.hooks(&plan)?).map_err(|why| anyhow!(why))?;
     let mut desk = Desk { session, json, refused: 0 };
     let greeting = desk.session.greeting();
@@ -60,19 +53,6 @@ pub(crate) fn step(arguments: &Arguments, library: &Library, json: bool, plants:
         }
     }
     Ok(Ruling::Holds)
-}
-
-impl Arguments {
-    fn plan(&self, library: &Library) -> Result<Plan> {
-        let Some(scenario) = &self.scenario else {
-            let bundle = self.bundle.clone().unwrap_or_default();
-            return Ok(Bundled { bundle, anew: self.anew }.open(library)?.plan);
-        };
-        let scenario = library.find(scenario)?;
-        let mode = if self.swarm { Mode::Swarm } else { Mode::Story };
-        let plan = Plan::new(&scenario, &hosts(&scenario.topology)?, self.seed, mode);
-        Ok(Plan { planted: self.plant.clone(), ..plan })
-    }
 }
 
 /// Where a session is told.

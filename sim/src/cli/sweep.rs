@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anstream::eprintln;
 use anyhow::{Result, bail, ensure};
-use clap::value_parser;
 use fusion_history::Ruling;
 
 use super::desk::Desk;
@@ -18,12 +17,26 @@ use crate::scenario::Scenario;
 use crate::shard::{Results, Shard, Sweep};
 
 /// Plays one scenario with many seeds and a swarm of faults
+///
+/// Each seed draws other faults, delays and optional steps, each fault bounded so
+/// that everything can come to rest in the end. A run that does not hold leaves a
+/// bundle, and the line that plays it again.
+///
+/// Examples:
+///   cargo xtask sim sweep one-to-one-race --seeds 1000
+///   cargo xtask sim sweep glare --seeds 200 --plant left-and-still-in
+///   cargo xtask sim sweep glare --shard 0/4 --results 0.jsonl
+///
+/// Exit codes: 0 all hold, 1 something is violated, 2 a wrong argument, or the
+/// engine cannot express the scenario, 3 something could not be judged, or it was
+/// stopped.
 #[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(super) struct Args {
     /// The scenario
     scenario: String,
     /// How many seeds
-    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = super::seeds)]
     seeds: u64,
     /// The first seed
     #[arg(long, default_value_t = 1, value_name = "N")]
