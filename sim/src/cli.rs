@@ -36,17 +36,17 @@ use desk::Desk;
 /// made by its seed: the same seed plays the same run, here and anywhere.
 ///
 /// What holds, and what does not:
-///   cargo xtask sim                                       every scenario
-///   cargo xtask sim sweep one-to-one-race --seeds 1000    one, with many swarms
-///   cargo xtask sim explore --for 10m                     worlds nobody has written
-///   cargo xtask sim detect                                how soon bugs are found
+///   cargo xtask sim                                     every scenario
+///   cargo xtask sim sweep one-to-one-race --seeds 1000  one, with many swarms
+///   cargo xtask sim explore --for 10m                   worlds nobody has written
+///   cargo xtask sim detect                              how soon bugs are found
 ///
 /// A run that does not hold leaves a bundle. From there to the cause:
-///   cargo xtask sim replay BUNDLE                         the same once more
-///   cargo xtask sim shrink BUNDLE                         as few faults as it needs
-///   cargo xtask sim show BUNDLE --as timeline -o run.html the run to look at
-///   cargo xtask sim step BUNDLE                           event by event, and back
-///   cargo xtask sim diff BUNDLE ANOTHER                   where two runs part
+///   cargo xtask sim replay BUNDLE                       the same once more
+///   cargo xtask sim shrink BUNDLE                       as few faults as it needs
+///   cargo xtask sim show BUNDLE --as timeline -o FILE   a page to look at
+///   cargo xtask sim step BUNDLE                         event by event, and back
+///   cargo xtask sim diff BUNDLE ANOTHER                 where two runs part
 ///
 /// To see all of that, plant a bug and sweep for it:
 ///   cargo xtask sim detect --list
@@ -233,10 +233,11 @@ mod tests {
     fn help_that_is_laid_out_by_hand_fits_into_eighty_columns() {
         let line = Line::command();
         let all = std::iter::once(&line).chain(line.get_subcommands());
-        let told = all.filter_map(|command| Some(command.get_long_about()?.to_string()));
-        for about in told.filter(|about| about.contains("\n  ")) {
-            let wide: Vec<&str> = about.lines().filter(|line| line.chars().count() > 80).collect();
-            assert!(wide.is_empty(), "{wide:#?}");
-        }
+        let told: Vec<String> =
+            all.filter_map(|command| Some(command.get_long_about()?.to_string())).collect();
+        let by_hand = told.iter().filter(|about| about.contains("\n  "));
+        let wide: Vec<&str> =
+            by_hand.flat_map(|about| about.lines()).filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{wide:#?}");
     }
 }

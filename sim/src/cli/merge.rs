@@ -25,8 +25,8 @@ const SEEDS_TOLD_MAX: usize = 8;
 /// missing, or something could not be judged.
 ///
 /// Example:
-///   cargo xtask sim sweep one-to-one-race --seeds 1000 --shard 0/2 --results 0.jsonl
-///   cargo xtask sim sweep one-to-one-race --seeds 1000 --shard 1/2 --results 1.jsonl
+///   cargo xtask sim sweep glare --seeds 1000 --shard 0/2 --results 0.jsonl
+///   cargo xtask sim sweep glare --seeds 1000 --shard 1/2 --results 1.jsonl
 ///   cargo xtask sim merge 0.jsonl 1.jsonl
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]

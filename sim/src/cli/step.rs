@@ -17,7 +17,7 @@ use crate::step::{Command, Session};
 /// The longest line that is read, octets.
 const LINE_MAX_BYTES: usize = 4_096;
 
-/// Steps through a run: forwards, backwards, and a look at the state of any host on the way
+/// Steps through a run: forwards, backwards, and a look at any host on the way
 ///
 /// Lines are typed, or read from a pipe. What is the case at an event is had by
 /// playing the plan again up to there, so `back` is as true as `next`.
