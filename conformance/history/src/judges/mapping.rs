@@ -24,8 +24,14 @@ use crate::table::{Set, Table};
 /// MAP-001: the four steps give the same answer whichever cluster or client asks, at quiescence.
 ///
 /// A case is a user who was resolved at rest, more than once or with a place known beforehand. A 503
-/// (`resolution-incomplete`) is no answer.
+/// (`resolution-incomplete`) is no answer, nor is what a third cluster has found out before a move and may
+/// remember for `ttlSeconds`.
 pub(super) struct SameResolutionEverywhere;
+
+/// SPEC's `ttlSeconds`, where nobody has read a domain's own.
+const TTL_SECONDS: u32 = 300;
+/// How long an answer that was right when it was given may have been on its way to whoever remembers it.
+const ON_ITS_WAY_US: u64 = 15_000_000;
 
 /// What a resolution found; `None`: no such user.
 type Found<'h> = Option<(&'h ClusterName, Incarnation)>;
@@ -53,9 +59,15 @@ impl Judge for SameResolutionEverywhere {
                 case.violated("somebody-else", statement, asked.events());
             }
         }
+        let moves = moves(facts);
         for asked in facts.final_calls() {
             let Call::Resolve { user, .. } = asked.call else { continue };
             match found(asked) {
+                Some(found) if may_be_remembered(asked, found, moves.get(user)) => {
+                    case.not_observed(
+                        "what is answered when nobody remembers where a user was before a move",
+                    );
+                }
                 Some(found) => asked_for.entry(user).or_default().push((asked, found)),
                 None => case.inconclusive("a resolution at rest was not answered"),
             }
@@ -110,6 +122,53 @@ fn found<'h>(asked: &Asked<'h>) -> Option<Found<'h>> {
     }
 }
 
+/// What may be remembered of a user who was moved.
+struct Moved<'h> {
+    /// The clusters that had part in a move, and remember nothing.
+    between: Set<&'h ClusterName>,
+    /// When the last of what others may remember is too old, in microseconds since the run began.
+    forgotten_us: u64,
+}
+
+/// The users who were moved, or may have been. A move that nobody saw to be done may be done at any time.
+fn moves<'h>(facts: &Facts<'h>) -> Table<&'h Address, Moved<'h>> {
+    // Several tries of one move are done when one of them is.
+    let mut done: Table<(&Address, &ClusterName, &ClusterName), u64> = Table::default();
+    for asked in facts.asked_to(Verb::Move) {
+        if let Call::Move { user, from, to } = asked.call {
+            let done_us = asked.back.filter(|_| asked.answer().is_some()).map_or(u64::MAX, |back| back.at_us);
+            let known = done.entry((user, from, to)).or_insert(done_us);
+            *known = done_us.min(*known);
+        }
+    }
+    let mut moves: Table<&Address, Moved<'_>> = Table::default();
+    for ((user, from, to), done_us) in done {
+        let empty = || Moved { between: Set::default(), forgotten_us: 0 };
+        let moved = moves.entry(user).or_insert_with(empty);
+        moved.between.extend([from, to]);
+        let forgotten_us = done_us.saturating_add(ttl_us(facts, user)).saturating_add(ON_ITS_WAY_US);
+        moved.forgotten_us = moved.forgotten_us.max(forgotten_us);
+    }
+    moves
+}
+
+fn ttl_us(facts: &Facts<'_>, user: &Address) -> u64 {
+    let domain = user.domain();
+    let told = facts.asked_to(Verb::ReadDomain).filter_map(|asked| match asked.answer() {
+        Some(Answer::Domain(record)) if record.domain == domain => Some(record.ttl_seconds),
+        _ => None,
+    });
+    u64::from(told.max().unwrap_or(TTL_SECONDS)) * 1_000_000
+}
+
+/// MAP-004, MAP-006: a cluster that had no part in a move may answer from memory for a while, and no longer.
+fn may_be_remembered(asked: &Asked<'_>, found: Found<'_>, moved: Option<&Moved<'_>>) -> bool {
+    let (Some(moved), Call::Resolve { via, .. }, Some((cluster, _))) = (moved, asked.call, found) else {
+        return false;
+    };
+    moved.between.contains(cluster) && !moved.between.contains(via) && asked.at_us <= moved.forgotten_us
+}
+
 /// Where each user must be: those who were at one cluster all the time, and are not deleted.
 fn places<'h>(facts: &Facts<'h>) -> Table<&'h Address, &'h ClusterName> {
     let deleted = facts.deprovisioned();
@@ -139,8 +198,9 @@ fn describe(found: Found<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::judge::{Ruling, WhyUnknown};
+    use crate::judge::{Ruling, Verdict, WhyUnknown};
     use crate::testing::{Story, cluster, resolved, user};
+    use std::time::Duration;
 
     fn resolve(name: &str, via: &str) -> Call {
         Call::Resolve { user: user(name), via: cluster(via) }
@@ -181,6 +241,33 @@ mod tests {
         let mut story = Story::new();
         story.does("alice", resolve("bob", "a"), resolved("ann", "a"));
         assert_eq!(SameResolutionEverywhere.judge(story.told()).violated, 1);
+    }
+
+    /// Ann is moved from a to b; after `waiting`, everybody resolves her at rest, and `via` still finds her at a.
+    fn moved(waiting: Duration, via: &str) -> Verdict {
+        let mut story = Story::new();
+        let (from, to) = (cluster("a"), cluster("b"));
+        let call = Call::Move { user: user("ann"), from, to };
+        story.does("admin", call, Answer::Nothing {});
+        story.wait(waiting);
+        story.comes_to_rest();
+        for asked in ["a", "b", "c"] {
+            let at = if asked == via { "a" } else { "b" };
+            story.does("carol", resolve("ann", asked), resolved("ann", at));
+        }
+        SameResolutionEverywhere.judge(story.told())
+    }
+
+    #[test]
+    fn a_third_cluster_may_remember_for_a_while_where_somebody_was_and_no_longer() {
+        assert_eq!(moved(Duration::from_secs(200), "c").ruling, Ruling::Holds);
+        let verdict = moved(Duration::from_secs(320), "c");
+        assert_eq!(verdict.violations[0].fingerprint, "same-resolution-everywhere/MAP-001/answers-differ");
+    }
+
+    #[test]
+    fn a_cluster_that_had_part_in_a_move_remembers_nothing() {
+        assert_eq!(moved(Duration::ZERO, "a").ruling, Ruling::Violated);
     }
 
     #[test]
