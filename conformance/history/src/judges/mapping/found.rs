@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use fusion_protocol::{Address, Code};
 
-use crate::event::{Answer, Call};
+use crate::event::{Answer, Call, EventId};
 use crate::facts::{Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::judges::set_once::{Seen, SetOnce};
+use crate::table::Table;
 
 /// MAP-001: a user who was found once is never `user-unknown` later, and never somebody else: what cannot
-/// be asked for is `resolution-incomplete`, not unknown.
+/// be asked for is `resolution-incomplete`, not unknown. So it is said to whoever wants to write to somebody,
+/// too.
 ///
-/// A case is a resolution after the same address was found by anybody.
+/// A case is a resolution after the same address was found by anybody, and the making of a conversation with
+/// users who all had been found or provisioned before.
 pub(crate) struct FoundStaysFound;
 
 impl Judge for FoundStaysFound {
@@ -30,6 +33,7 @@ impl Judge for FoundStaysFound {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let excused = made_anew(facts);
+        judge_creations(facts, &excused, case);
         let mut found: SetOnce<&Address, fusion_protocol::Incarnation> = SetOnce::default();
         for (asked, back) in facts.returned().filter(|(asked, _)| asked.verb == Verb::Resolve) {
             let Call::Resolve { user, .. } = asked.call else { continue };
@@ -63,6 +67,42 @@ impl Judge for FoundStaysFound {
     }
 }
 
+/// Nobody who is there is unknown to whoever makes a conversation with them.
+fn judge_creations(facts: &Facts<'_>, excused: &BTreeSet<&Address>, case: &mut Casebook) {
+    let there = there(facts);
+    for asked in facts.asked_to(Verb::Create) {
+        let Call::Create { others, .. } = asked.call else { continue };
+        let since =
+            |user: &Address| there.get(user).copied().filter(|at| *at < asked.id && !excused.contains(user));
+        let Some(seen) = others.iter().map(since).collect::<Option<Vec<EventId>>>() else { continue };
+        match (asked.answer(), asked.refusal()) {
+            (Some(_), _) => case.reached(),
+            (_, Some((_, Some(Code::UserUnknown)))) => {
+                case.reached();
+                let who = asked.actor.as_str();
+                let statement = format!(
+                    "{who} makes a conversation, and one of those who are there is said to be unknown"
+                );
+                case.violated("there-and-unknown", statement, asked.events().chain(seen));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Who is known to be there, and since when: found, or provisioned.
+fn there<'h>(facts: &Facts<'h>) -> Table<&'h Address, EventId> {
+    let mut there = Table::default();
+    for (asked, back) in facts.returned() {
+        if let (Call::Provision { user, .. } | Call::Resolve { user, .. }, Some(_)) =
+            (asked.call, asked.answer())
+        {
+            there.entry(user).or_insert(back.id);
+        }
+    }
+    there
+}
+
 /// Addresses that somebody gave up, or gave to another person, or tried to: deleted, or provisioned more
 /// than once (MAP-004).
 fn made_anew<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Address> {
@@ -76,7 +116,8 @@ fn made_anew<'h>(facts: &Facts<'h>) -> BTreeSet<&'h Address> {
 mod tests {
     use super::*;
     use crate::judge::{Ruling, Verdict};
-    use crate::testing::{Story, cluster, resolved, user};
+    use crate::testing::{Story, cluster, conversation_url, create, resolved, user};
+    use fusion_protocol::conversation::ConversationState::Bound;
 
     fn resolve(via: &str) -> Call {
         Call::Resolve { user: user("bob"), via: cluster(via) }
@@ -103,6 +144,33 @@ mod tests {
         story.does("alice", resolve("a"), resolved("bob", "b"));
         story.is_refused("carol", resolve("c"), Code::UserUnknown);
         assert_eq!(kinds(&FoundStaysFound.judge(story.told())), ["found-then-unknown"]);
+    }
+
+    #[test]
+    fn a_creation_is_tried_again_or_done_when_everybody_is_there() {
+        let mut story = Story::new();
+        story.does("alice", resolve("a"), resolved("bob", "b"));
+        story.is_refused("carol", create("carol", "bob"), Code::ResolutionIncomplete);
+        assert!(FoundStaysFound.judge(story.told()).had_no_case(), "nothing was said of Bob");
+        story.creates("carol", "bob", &conversation_url("c", 1), Bound);
+        let verdict = FoundStaysFound.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn a_creation_with_somebody_who_is_there_and_said_to_be_unknown_violates() {
+        let mut story = Story::new();
+        let provision = Call::Provision { user: user("bob"), cluster: cluster("b") };
+        story.does("admin", provision, Answer::Provisioned { incarnation: None });
+        story.is_refused("carol", create("carol", "bob"), Code::UserUnknown);
+        assert_eq!(kinds(&FoundStaysFound.judge(story.told())), ["there-and-unknown"]);
+    }
+
+    #[test]
+    fn a_creation_with_somebody_of_whom_nothing_is_known_may_be_refused() {
+        let mut story = Story::new();
+        story.is_refused("carol", create("carol", "bob"), Code::UserUnknown);
+        assert!(FoundStaysFound.judge(story.told()).had_no_case());
     }
 
     #[test]
