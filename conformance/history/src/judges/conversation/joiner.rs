@@ -8,11 +8,11 @@ use crate::facts::{Asked, Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::table::{Set, Table};
 
-/// CNV-006: any participant of a group may add others; a late joiner reads the whole history at the home,
-/// and the own index starts at the join.
+/// CNV-006: any participant of a group may add others; a late joiner is in it from the moment in which that
+/// is said, reads the whole history at the home, and the own index starts at the join.
 ///
-/// A case is an attempt of a participant to add somebody, and each reading of the joiner: of the
-/// conversation from its start, and of the own index.
+/// A case is an attempt of a participant to add somebody, and whatever the joiner does then: says something,
+/// reads the conversation, or the own index.
 pub(crate) struct LateJoiners;
 
 /// Who joined which conversation later: the place of the join, and the answer that said so.
@@ -35,6 +35,7 @@ impl Judge for LateJoiners {
         let founders = founders(facts);
         let (joins, gone) = joins(facts, &founders);
         for asked in facts.calls().iter().filter(|asked| is_read_or_said(asked.verb)) {
+            judge_refusal(facts, asked, &joins, &gone, case);
             match (asked.call, asked.answer()) {
                 (Call::Post { conversation, verb, .. }, answer) if verb == "add" => {
                     let known = facts.conversations().at(conversation);
@@ -127,6 +128,33 @@ fn joins<'h>(
     (joins, gone)
 }
 
+/// Whoever was told to be in it is not told anything else. A new person at an old address is not in it.
+fn judge_refusal(
+    facts: &Facts<'_>,
+    asked: &Asked<'_>,
+    joins: &Joins<'_>,
+    gone: &Set<(&Address, &str)>,
+    case: &mut Casebook,
+) {
+    let (Call::Post { conversation, .. } | Call::Read { conversation, .. }) = asked.call else { return };
+    let key = (asked.actor, conversation.as_str());
+    let made_anew = facts.deprovisioned().contains(asked.actor)
+        || facts.clusters_of_users().get(asked.actor).is_some_and(|clusters| clusters.len() > 1);
+    let joined = joins.get(&key).filter(|(_, at)| *at < asked.id && !gone.contains(&key) && !made_anew);
+    let Some((seq, at)) = joined else { return };
+    match (asked.call, asked.refusal()) {
+        (_, Some((_, Some(Code::NotParticipant)))) => {
+            case.reached();
+            let who = asked.actor.as_str();
+            let statement =
+                format!("{who} was added to {conversation} at {seq}, and is refused as if that were not so");
+            case.violated("joiner-refused", statement, asked.events().chain([*at]));
+        }
+        (Call::Post { .. }, _) if asked.answer().is_some() => case.reached(),
+        _ => {}
+    }
+}
+
 fn is_read_or_said(verb: Verb) -> bool {
     matches!(verb, Verb::Post | Verb::Read | Verb::ReadIndex)
 }
@@ -205,6 +233,38 @@ mod tests {
         let (mut story, url) = joined();
         shows(&mut story, &url, vec![message("alice", "two", 2), message("bob", "add", 3)]);
         assert_eq!(kinds(&LateJoiners.judge(story.told())), ["index-before-the-join"]);
+    }
+
+    fn says(url: &Url) -> Call {
+        crate::testing::post(url, "d", "Here I am.")
+    }
+
+    #[test]
+    fn a_late_joiner_writes_at_once() {
+        let (mut story, url) = joined();
+        story.does("dave", says(&url), accepted(&message("dave", "Here I am.", 4)));
+        let verdict = LateJoiners.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 2));
+    }
+
+    #[test]
+    fn a_late_joiner_who_is_refused_violates_whether_reading_or_writing() {
+        let (mut story, url) = joined();
+        story.is_refused("dave", says(&url), Code::NotParticipant);
+        story.is_refused("dave", crate::testing::read(&url, 0), Code::NotParticipant);
+        assert_eq!(kinds(&LateJoiners.judge(story.told())), ["joiner-refused", "joiner-refused"]);
+    }
+
+    #[test]
+    fn who_asks_before_it_is_said_that_they_are_in_it_may_be_refused() {
+        let (mut story, url) = joined();
+        let asked = story.asks("eve", says(&url));
+        let add = Activity { act: Act::Add { user: user("eve") }, ..message("bob", "add eve", 4) };
+        let text = Some(user("eve").as_str().to_owned());
+        let call = Call::Post { conversation: url, key: "eve".into(), verb: "add".into(), text };
+        story.does("bob", call, accepted(&add));
+        story.refuses(asked, Code::NotParticipant);
+        assert_eq!(LateJoiners.judge(story.told()).ruling, Ruling::Holds);
     }
 
     #[test]
