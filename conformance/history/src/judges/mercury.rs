@@ -10,10 +10,11 @@ mod testing;
 
 use std::collections::BTreeMap;
 
-use fusion_protocol::Uuid;
+use fusion_protocol::mercury::{RETENTION_EVENTS, RETENTION_SECONDS};
+use fusion_protocol::{Address, Uuid};
 
-use crate::event::{Body, Event, EventId, SocketChange};
-use crate::facts::{Facts, Moment, Verb};
+use crate::event::{Body, Call, Event, EventId, SocketChange};
+use crate::facts::{Facts, Moment, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 use crate::table::Table;
 
@@ -22,11 +23,15 @@ pub(super) use resync::MissedIsTold;
 pub(super) use sessions::OneSocketAtATime;
 pub(super) use slow::NobodyWaitsForTheSlow;
 
-/// MER-002: a device's events are numbered without gaps, also across sockets; only a re-sync
-/// may jump (MER-005). A number that comes again is the same event again.
+/// MER-002: a device's events are numbered without gaps, also across sockets; only a re-sync may jump, and
+/// only where more was owed, or for longer, than is kept (MER-005): not because of a crash, nor of a move
+/// (MAP-007). A number that comes again is the same event again.
 ///
-/// A case is a delivery to a device whose socket was ready.
+/// A case is a delivery to a device whose socket was ready, and a re-sync that nothing excuses.
 pub(super) struct GaplessDelivery;
+
+/// What destroys queues, and what makes that which was kept for a minute look like a day old.
+const EXCUSES: [&str; 4] = ["lose_rows", "jump", "skew", "drift"];
 
 /// The stream of one registered device.
 #[derive(Default)]
@@ -52,6 +57,7 @@ impl Judge for GaplessDelivery {
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
         let mut streams: Table<&str, Stream> = Table::default();
+        judge_resyncs(facts, case);
         for moment in facts.moments() {
             match moment {
                 // A device that is registered anew has a new stream.
@@ -63,6 +69,44 @@ impl Judge for GaplessDelivery {
             }
         }
     }
+}
+
+/// A device that was told how far it is is told to re-sync only when what it was owed had to be given up.
+fn judge_resyncs(facts: &Facts<'_>, case: &mut Casebook) {
+    if EXCUSES.iter().any(|family| facts.faults().had(family)) {
+        return;
+    }
+    // Of each device the number that it is known to have had last, and where that was seen.
+    let mut had: Table<&str, (u64, EventId)> = Table::default();
+    for event in facts.seen(Sight::Device).take_while(|event| event.at_us < RETENTION_SECONDS * 1_000_000) {
+        match &event.body {
+            Body::Deliver { seq, .. } => drop(had.insert(&event.host, (seq.0, event.id))),
+            Body::Socket { what: SocketChange::Ready, base, .. } => {
+                had.insert(&event.host, (base.0, event.id));
+            }
+            Body::Socket { user, what: SocketChange::Resync, base, .. } => {
+                let Some((last, at)) = had.insert(&event.host, (base.0, event.id)) else { continue };
+                if base.0.saturating_sub(last) <= RETENTION_EVENTS && !is_made_anew(facts, user) {
+                    case.reached();
+                    let statement = format!(
+                        "{} had {last} and was told to re-sync at {base}, though nothing had to be given up",
+                        event.host
+                    );
+                    case.violated("given-up-too-early", statement, [at, event.id]);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether a user was deleted, or had an account in another cluster made beside the own one: then a device
+/// begins anew.
+fn is_made_anew(facts: &Facts<'_>, user: &Address) -> bool {
+    let made = facts.asked_to(Verb::Provision).filter(|asked| {
+        matches!(asked.call, Call::Provision { user: made, .. } if made == user) && asked.answer().is_some()
+    });
+    facts.deprovisioned().contains(user) || made.count() > 1
 }
 
 impl Stream {
@@ -106,11 +150,13 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::FaultPhase;
     use crate::judge::{Ruling, Verdict};
     use crate::testing::{Story, conversation_url, user};
     use fusion_protocol::Count;
     use fusion_protocol::mercury::EventType;
     use serde_json::Value;
+    use std::time::Duration;
 
     fn socket(what: SocketChange, base: u64) -> Body {
         Body::Socket { user: user("alice"), what, base: Count(base), session: Count(1) }
@@ -166,9 +212,44 @@ mod tests {
     }
 
     #[test]
-    fn only_a_resync_may_jump() {
-        let verdict = judged([socket(SocketChange::Ready, 0), socket(SocketChange::Resync, 7), told(8, 8)]);
+    fn only_a_resync_may_jump_where_more_was_owed_than_is_kept() {
+        let base = RETENTION_EVENTS + 1;
+        let resync = socket(SocketChange::Resync, base);
+        let verdict = judged([socket(SocketChange::Ready, 0), resync, told(base + 1, 8)]);
         assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
+    }
+
+    #[test]
+    fn a_resync_though_nothing_had_to_be_given_up_violates() {
+        let verdict = judged([
+            socket(SocketChange::Ready, 0),
+            told(1, 1),
+            socket(SocketChange::Closed, 1),
+            socket(SocketChange::Ready, 1),
+            socket(SocketChange::Resync, 3),
+        ]);
+        assert_eq!(verdict.violations[0].fingerprint, "gapless-delivery/MER-002/given-up-too-early");
+        assert_eq!(verdict.violations[0].excerpt.len(), 2);
+    }
+
+    #[test]
+    fn what_was_kept_for_a_day_may_be_given_up() {
+        let mut story = Story::new();
+        story.happens("alice1", None, socket(SocketChange::Ready, 0));
+        story.wait(Duration::from_secs(RETENTION_SECONDS));
+        story.happens("alice1", None, socket(SocketChange::Resync, 3));
+        assert!(GaplessDelivery.judge(story.told()).had_no_case());
+    }
+
+    #[test]
+    fn a_clock_that_was_put_forward_or_rows_that_were_lost_excuse_a_resync() {
+        for family in EXCUSES {
+            let mut story = Story::new();
+            story.fault("f", family, FaultPhase::Began, serde_json::json!({ "host": "a" }));
+            story.happens("alice1", None, socket(SocketChange::Ready, 0));
+            story.happens("alice1", None, socket(SocketChange::Resync, 3));
+            assert!(GaplessDelivery.judge(story.told()).had_no_case(), "{family}");
+        }
     }
 
     #[test]
