@@ -171,7 +171,8 @@ pub enum Act {
     Talk { chat: String, packets: u64 },
     /// Leaves the call.
     HangUp { chat: String },
-    /// Reads the conversation's locus, and once more what is new since (LOC-008).
+    /// Reads the conversation's locus, and what is new since; a device that has looked before asks only for
+    /// what is new since then (LOC-008).
     Look { chat: String },
     /// Is gone without a word: no socket, no lease, no media. `connect` brings it back.
     Vanish {},

@@ -7,7 +7,7 @@ use fusion_conformance::device::{Ask, expect};
 use fusion_conformance::{Device, Failure};
 use fusion_protocol::conversation::Act as Done;
 use fusion_protocol::index::IndexEntry;
-use fusion_protocol::locus::{Joined, LocusState, ParticipantState};
+use fusion_protocol::locus::{Joined, LocusDelta, LocusState, ParticipantState};
 use fusion_protocol::mercury::EventType;
 use fusion_protocol::{Address, ClusterName, Code, Count, Service, Url};
 use http::Method;
@@ -216,12 +216,23 @@ async fn hang_up(player: &Player, device: &Device) {
     }
 }
 
-/// LOC-008: the locus, and then what is new in it.
+/// LOC-008: the locus, and then what is new in it; from then on, what is new since the last look.
 async fn look(player: &Player, device: &Device, chat: &str) {
     let Some(chat) = player.chat(chat) else { return };
-    if let Ok(locus) = persistent(device, || device.read_locus(&chat.locus_url)).await {
-        let _ = persistent(device, || device.read_locus_since(&locus.url, locus.rev)).await;
-    }
+    let seen = player.memory().seen.get(&chat.locus_url).copied();
+    let since = match seen {
+        Some(rev) => rev,
+        None => match persistent(device, || device.read_locus(&chat.locus_url)).await {
+            Ok(locus) => locus.rev,
+            Err(_) => return,
+        },
+    };
+    let news = persistent(device, || device.read_locus_since(&chat.locus_url, since)).await;
+    let rev = match news {
+        Ok(LocusDelta::Whole(locus)) => locus.rev,
+        Ok(LocusDelta::Unchanged { .. }) | Err(_) => since,
+    };
+    player.memory().seen.insert(chat.locus_url, rev);
 }
 
 /// A battery is empty: nobody says goodbye.

@@ -8,7 +8,7 @@ use fusion_conformance::device::{KeepAlive, MediaLeg};
 use fusion_conformance::{Admin, Device, Target};
 use fusion_deployment::topology::UserSpec;
 use fusion_protocol::locus::Joined;
-use fusion_protocol::{Address, Url};
+use fusion_protocol::{Address, Count, Url};
 use futures_util::future::join_all;
 
 use super::PlayError;
@@ -39,6 +39,8 @@ pub(super) struct Player {
 pub(super) struct Memory {
     pub(super) chats: BTreeMap<String, Chat>,
     pub(super) call: Option<InCall>,
+    /// The revision of each locus as it was last looked at.
+    pub(super) seen: BTreeMap<Url, Count>,
 }
 
 /// A conversation that a user knows.
