@@ -18,11 +18,11 @@ type Place = (&'static str, &'static str, u64);
 const MAPPING: &[Place] = &[
     ("arrival-in-two-commits", "user-moves", 1),
     ("claims-within-a-second-both-win", "claimed-at-once", 1),
-    ("creation-given-up-in-an-outage", "dead-peer", 1),
+    ("creation-given-up-in-an-outage", "first-word-in-an-outage", 1),
     ("events-left-behind-by-a-move", "away-during-a-move", 1),
     ("incarnation-made-of-the-address", "address-taken-over", 1),
     ("map-answers-cached-for-ever", "user-moves", 1),
-    ("newer-map-in-memory-only", "restarted-with-an-older-map", 1),
+    ("newer-map-in-memory-only", "started-anew-in-an-outage", 1),
     ("outage-remembered-as-unknown", "address-does-not-resolve", 1),
     ("slots-left-behind-by-a-move", "user-moves", 1),
     ("unknown-address-takes-longer", "claimed-domain-consumer-user", 1),
@@ -33,17 +33,17 @@ const CONVERSATION: &[Place] = &[
     ("hiding-empties-the-slot", "hidden-and-made-again", 1),
     ("keys-kept-too-briefly", "answers-lost-in-a-crash", 1),
     ("lookup-cached", "looked-up-in-a-race", 1),
-    ("members-cached", "added-and-read-at-once", 1),
+    ("members-cached", "writes-as-soon-as-added", 1),
     ("merge-of-one-page", "looked-up-in-a-race", 1),
     ("messages-sorted-by-time", "duplicate-direct-chats", 1),
     ("read-misses-the-last-word", "one-to-one-race", 1),
     ("redirect-forgets-the-rest", "race-under-partition", 1),
-    ("repeated-after-restart", "answers-lost-in-a-crash", 1),
+    ("repeated-after-restart", "sent-again-after-a-crash", 1),
     ("rule-differs-in-one-cluster", "one-to-one-race", 1),
 ];
 const INDEX: &[Place] = &[
     ("creations-one-at-a-time", "dead-peer", 1),
-    ("index-page-from-the-past", "added-and-read-at-once", 1),
+    ("index-page-from-the-past", "keeps-looking", 1),
     ("last-of-a-group-never-told", "group-across-four-clusters", 1),
     ("loser-not-marked-in-the-index", "one-to-one-race", 1),
     ("notified-before-indexed", "alice-chats-bob", 1),
@@ -54,14 +54,14 @@ const INDEX: &[Place] = &[
     ("repair-skips-what-is-missing", "index-table-lost", 1),
 ];
 const LOCUS: &[Place] = &[
-    ("active-call-hidden-early", "still-talking", 1),
+    ("active-call-hidden-early", "long-call", 1),
     ("join-answered-from-a-cache", "answered-too-late", 1),
     ("joined-call-listed-as-ringing", "still-talking", 1),
-    ("last-word-on-a-call-wins", "word-of-a-call-held-up", 1),
-    ("lease-renewed-by-anybody", "still-talking", 1),
+    ("last-word-on-a-call-wins", "words-overtake-each-other", 1),
+    ("lease-renewed-by-anybody", "long-call", 1),
     ("left-and-still-in", "alice-calls-bob", 1),
     ("live-calls-forgotten-at-restart", "home-crashes-mid-call", 1),
-    ("rev-compared-as-text", "tenth-revision", 1),
+    ("rev-compared-as-text", "three-calls", 1),
 ];
 const MERCURY: &[Place] = &[
     ("devices-told-in-two-commits", "slow-device", 1),
