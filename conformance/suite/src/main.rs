@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use fusion_conformance::catalogue::catalogue;
-use fusion_conformance::report::{Report, html, json, junit, text};
+use fusion_conformance::report::{Report, html, json, junit, text, unless_nobody_listens};
 use fusion_conformance::run::chosen;
 use fusion_conformance::target::Writes;
 use fusion_conformance::{Options, Progress, Target, live, run};
@@ -137,10 +137,10 @@ fn check(arguments: &Arguments, target: Target) -> Result<Report> {
 
 fn tell(arguments: &Arguments, report: &Report) -> Result<()> {
     let mut out = anstream::stdout().lock();
-    match arguments.json {
-        true => json::write(report, &mut out)?,
-        false => text::write_end(report, &mut out)?,
-    }
+    unless_nobody_listens(match arguments.json {
+        true => json::write(report, &mut out),
+        false => text::write_end(report, &mut out),
+    })?;
     if let Some(file) = &arguments.junit {
         write_file(file, &junit::render(report)?)?;
     }
@@ -229,7 +229,7 @@ impl Face {
     }
 }
 
-fn list(arguments: &Arguments) -> Result<()> {
+fn list(arguments: &Arguments) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
     let width = catalogue().checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
     for (_, entry) in chosen(&arguments.only) {
@@ -246,14 +246,14 @@ fn list(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn write_example() -> Result<()> {
-    Ok(anstream::stdout().lock().write_all(fusion_conformance::target::file::EXAMPLE.as_bytes())?)
+fn write_example() -> std::io::Result<()> {
+    anstream::stdout().lock().write_all(fusion_conformance::target::file::EXAMPLE.as_bytes())
 }
 
-fn done(result: Result<()>) -> ExitCode {
-    match result {
+fn done(told: std::io::Result<()>) -> ExitCode {
+    match unless_nobody_listens(told) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => complain(&error, HARNESS),
+        Err(error) => complain(&error.into(), HARNESS),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod junit;
 pub mod text;
 
 use std::collections::BTreeMap;
+use std::io;
 
 use fusion_history::{Ruling, Verdict as Ruled};
 use serde::{Deserialize, Serialize};
@@ -240,6 +241,17 @@ fn requirements(checks: &[CheckReport], judges: &[Ruled]) -> Vec<RequirementRepo
         }
     };
     catalogue().requirements.iter().map(of).collect()
+}
+
+/// What came of telling somebody. Whoever reads only the beginning has what was wanted: that is no error.
+///
+/// # Errors
+/// As they came, but for a pipe that was closed.
+pub fn unless_nobody_listens(told: io::Result<()>) -> io::Result<()> {
+    match told {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        told => told,
+    }
 }
 
 #[cfg(test)]

@@ -117,7 +117,7 @@ pub(super) fn replay(desk: &Desk, args: &Replay, library: &Library) -> Result<Ru
             tell(&difference, "the bundle", "played now");
         }
     }
-    println!("{}: {}", outcome.ruling, bundle.about.reproduce);
+    println!("{}; anew from scenario and seed: {}", outcome.ruling, bundle.about.reproduce);
     print!("{}", outcome.explain());
     Ok(outcome.ruling)
 }

@@ -4,12 +4,12 @@ use std::io::Write as _;
 
 use anstream::eprintln;
 use anyhow::{Result, ensure};
-use fusion_conformance::report::{Conclusion, json, text};
+use fusion_conformance::report::{Conclusion, json, text, unless_nobody_listens};
 use fusion_conformance::run::chosen;
 use fusion_history::Ruling;
 
 use super::Planted;
-use super::desk::{Desk, unless_nobody_listens};
+use super::desk::Desk;
 use crate::bundle::Checked;
 use crate::engines::fabric::{checked, conform_observed};
 use crate::stopwatch::Stopwatch;

@@ -1,7 +1,6 @@
 //! How results are put before people and machines, and what counts as a good one.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -257,14 +256,6 @@ impl Desk {
             eprintln!("stopped; the lines above are what was found");
         }
         self.stopped()
-    }
-}
-
-/// Whoever reads only the beginning has what was wanted.
-pub(super) fn unless_nobody_listens(told: io::Result<()>) -> io::Result<()> {
-    match told {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        told => told,
     }
 }
 

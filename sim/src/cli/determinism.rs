@@ -2,10 +2,11 @@
 
 use anstream::println;
 use anyhow::Result;
+use fusion_conformance::report::unless_nobody_listens;
 use fusion_history::Ruling;
 use serde_json::json;
 
-use super::desk::{Desk, indented, unless_nobody_listens};
+use super::desk::{Desk, indented};
 use crate::determinism::{self, Compared, Fault, Found, check, check_batch, mode_of};
 use crate::library::Library;
 use crate::scenario::Scenario;

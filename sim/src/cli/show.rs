@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use anstream::{eprintln, println};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use fusion_conformance::report::unless_nobody_listens;
 use fusion_history::{Ruling, Verdict, judge_all, ruling_of};
 
 use super::aftermath::{self, Chosen};
-use super::desk::unless_nobody_listens;
 use crate::bundle::Bundle;
 use crate::engines::fabric::{Options, captured};
 use crate::library::Library;

@@ -15,6 +15,7 @@ mod explore;
 mod golden;
 mod mistakes;
 mod pcapng;
+mod pipes;
 mod shards;
 mod shrink;
 mod spins;

@@ -1,0 +1,30 @@
+//! Whoever reads only the beginning has what was wanted: nobody complains, and the verdict is the same.
+
+use std::process::Stdio;
+
+use crate::{Said, program_with_scenarios};
+
+/// What is said to somebody who does not listen.
+fn unheard(arguments: &[&str]) -> Said {
+    let mut command = program_with_scenarios();
+    let command = command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    Said::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_pipe_that_is_closed_is_no_mistake() {
+    for arguments in [
+        &["list"][..],
+        &["run", "one-to-one-race", "--tell"],
+        &["show", "--scenario", "one-to-one-race"],
+        &["plan", "one-to-one-race"],
+        &["conform", "--only", "NAM"],
+        &["conform", "--only", "NAM", "--json"],
+        &["history", "one-to-one-race"],
+    ] {
+        let Said { code, err, .. } = unheard(arguments);
+        assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
+    }
+}
