@@ -189,6 +189,10 @@ impl Search<'_> {
             let stays = |name: &str| kept.contains(name) || needed.contains(name);
             for org in &mut plan.topology.orgs {
                 org.clusters.retain(|cluster| stays(cluster.name.as_str()));
+                // Who is left out lends no relays any more, or it could never be left out.
+                org.clusters
+                    .iter_mut()
+                    .for_each(|kept| kept.overflow.retain(|lender| stays(lender.as_str())));
             }
             plan.topology.orgs.retain(|org| !org.clusters.is_empty());
         });

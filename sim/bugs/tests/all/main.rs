@@ -4,4 +4,5 @@
 
 mod base;
 mod effect;
+mod found;
 mod page;
