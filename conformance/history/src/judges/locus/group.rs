@@ -32,6 +32,8 @@ struct Joined {
 #[derive(Default)]
 struct Heard<'h> {
     joined: Table<(&'h Url, &'h Address), Joined>,
+    /// Until when somebody's leaving was under way, the last time they asked for it.
+    leaving: Table<(&'h Url, &'h Address), EventId>,
     /// Everybody who has joined a call.
     in_call: Table<(&'h Url, u64), BTreeSet<&'h Address>>,
     judged: Table<(&'h Url, u64), BTreeSet<&'h Address>>,
@@ -93,6 +95,9 @@ impl<'h> Heard<'h> {
     fn asked(&mut self, asked: &Asked<'h>) {
         if let Call::SetState { locus, .. } = asked.call {
             self.joined.swap_remove(&(locus, asked.actor));
+            let until = asked.back.map_or(EventId(u64::MAX), |back| back.id);
+            let leaving = self.leaving.entry((locus, asked.actor)).or_insert(until);
+            *leaving = (*leaving).max(until);
         }
     }
 
@@ -101,8 +106,11 @@ impl<'h> Heard<'h> {
             Call::Join { .. } => {
                 let Some(locus) = locus_of(asked) else { return };
                 let instance = locus.instance.0;
-                let joined = Joined { instance, at: back.id, alive_us: asked.at_us };
-                self.joined.insert((&locus.url, asked.actor), joined);
+                let (place, alive_us) = ((&locus.url, asked.actor), asked.at_us);
+                // Of a join and a leave that were under way at once, either may have come last.
+                if self.leaving.get(&place).is_none_or(|leaving| *leaving < asked.id) {
+                    self.joined.insert(place, Joined { instance, at: back.id, alive_us });
+                }
                 self.in_call.entry((&locus.url, instance)).or_default().insert(asked.actor);
             }
             Call::Renew { locus, instance, .. } if asked.answer().is_some() => {
@@ -213,6 +221,26 @@ mod tests {
     fn somebody_who_is_forgotten_violates() {
         let mut story = all_in();
         reads(&mut story, "carol", &call(1, LocusState::Active, [Joined, Left, Joined]));
+        assert_eq!(judged(&story).2, ["dropped"]);
+    }
+
+    /// A device joins once more when the relay changes, and its person hangs up before the answer is there.
+    #[test]
+    fn of_a_join_and_a_leave_at_once_either_may_come_last() {
+        let mut story = all_in();
+        let all = call(1, LocusState::Active, [Joined; 3]);
+        let leave = Call::SetState { locus: all.url.clone(), state: Left, instance: all.instance };
+        let again = story.asks("carol", crate::testing::join(&all.url, 0, "carol"));
+        let leaving = story.asks("carol", leave);
+        story.answers(again, crate::testing::joined(&all));
+        let left = call(1, LocusState::Active, [Joined, Joined, Left]);
+        reads(&mut story, "alice", &left);
+        story.answers(leaving, locus_read(&left));
+        reads(&mut story, "alice", &left);
+        assert_eq!(judged(&story).2, [""; 0]);
+        // Who joins when that is over is in the call again.
+        story.joins("carol", 0, &all);
+        reads(&mut story, "alice", &left);
         assert_eq!(judged(&story).2, ["dropped"]);
     }
 

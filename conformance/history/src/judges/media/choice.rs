@@ -1,12 +1,12 @@
 //! Where the media of a call go (MED-002, MED-003).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fusion_protocol::Url;
 
 use super::legs::{self, Opened, Part};
-use crate::event::WorldCluster;
-use crate::facts::Facts;
+use crate::event::{Call, WorldCluster};
+use crate::facts::{Facts, Verb};
 use crate::judge::{Casebook, Evidence, Judge};
 
 /// A relay that nothing has hindered for so long was there to be chosen.
@@ -96,16 +96,28 @@ impl Judge for NearestOwnRelay {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let parts = legs::parts(facts);
+        let (parts, called) = (legs::parts(facts), called(facts));
         let mut begun: BTreeSet<(&Url, u64, &str)> = BTreeSet::new();
         for opened in legs::opened(facts) {
             let Some(part) = parts.get(&opened.leg) else { continue };
             let Some(home) = legs::home(facts, part.locus) else { continue };
             if begun.insert((part.locus, part.instance, opened.relay)) {
-                judge_choice(facts, home, &opened, part, case);
+                let called_us = called.get(&(part.locus, part.instance)).copied().unwrap_or(opened.at_us);
+                judge_choice(facts, home, &opened, part, called_us, case);
             }
         }
     }
+}
+
+/// When each call was first asked for. Its relay is chosen then, however late the first leg can be opened there.
+fn called<'h>(facts: &Facts<'h>) -> BTreeMap<(&'h Url, u64), u64> {
+    let mut called = BTreeMap::new();
+    for asked in facts.asked_to(Verb::Join) {
+        if let Call::Join { locus, expect, .. } = asked.call {
+            called.entry((locus, expect.0 + 1)).or_insert(asked.at_us);
+        }
+    }
+    called
 }
 
 fn judge_choice(
@@ -113,6 +125,7 @@ fn judge_choice(
     home: &WorldCluster,
     opened: &Opened<'_>,
     part: &Part<'_>,
+    called_us: u64,
     case: &mut Casebook,
 ) {
     let clusters = facts.world().map(|world| world.clusters.as_slice()).unwrap_or_default();
@@ -122,7 +135,7 @@ fn judge_choice(
     if centers.len() > 1 || !home.overflow.is_empty() {
         case.reached();
     }
-    let since = opened.at_us.saturating_sub(CALM_US);
+    let since = called_us.min(opened.at_us).saturating_sub(CALM_US);
     let was_there = |relay: &str| facts.faults().spare(&[home.name.as_str(), relay], since, opened.at_us);
     let near = || own().filter(|(cluster, _)| cluster.data_center == home.data_center);
     let relay = opened.relay;
@@ -154,6 +167,7 @@ mod tests {
     use crate::event::{FaultPhase, WorldCluster};
     use crate::judge::{Ruling, Verdict};
     use crate::testing::Story;
+    use fusion_protocol::problem::Code;
     use serde_json::json;
 
     fn kinds(verdict: &Verdict) -> Vec<&str> {
@@ -202,6 +216,21 @@ mod tests {
             let verdict = NearestOwnRelay.judge(story.told());
             assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1), "{relay}");
         }
+    }
+
+    /// The caller is answered that there is no relay, and joins again when there has been one for long.
+    #[test]
+    fn a_relay_that_could_not_be_reached_when_the_call_began_could_not_be_chosen() {
+        let mut story = world_with(world);
+        story.wait(std::time::Duration::from_secs(30));
+        story.fault("down", "crash", FaultPhase::Began, json!({ "host": "a-relay" }));
+        story.is_refused("alice", crate::testing::join(&call().url, 0, "alice"), Code::Unavailable);
+        story.fault("down", "crash", FaultPhase::Ended, json!({ "host": "a-relay" }));
+        story.wait(std::time::Duration::from_secs(30));
+        opens(&mut story, "a2-relay", 1);
+        answered_leg(&mut story, "alice", &call(), 1);
+        let verdict = NearestOwnRelay.judge(story.told());
+        assert_eq!((verdict.ruling, verdict.reached), (Ruling::Holds, 1));
     }
 
     #[test]
