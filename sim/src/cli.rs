@@ -65,7 +65,7 @@ struct Line {
     #[arg(long, global = true)]
     json: bool,
     /// How many runs at a time [default: one for each core]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = jobs)]
     jobs: Option<NonZeroUsize>,
     /// How many swarm seeds each scenario is played with, without a command; 0 for the stories alone
     #[arg(long, default_value_t = 50, value_name = "N")]
@@ -146,6 +146,11 @@ fn seeds(text: &str) -> Result<u64, String> {
         Ok(seeds) => Ok(seeds),
         Err(_) => Err("write a whole number, such as 100".to_owned()),
     }
+}
+
+/// A number of runs at a time, as an argument.
+fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "write a whole number, one at least".to_owned())
 }
 
 /// What the program does that has this command line and can plant these bugs.

@@ -95,7 +95,7 @@ pub struct Sighting {
 
 impl<'a> Hunt<'a> {
     /// Plays the story of each scenario that the engine can express, without a bug: how many events it has
-    /// is what its plans are taken to cost.
+    /// is what its plans are taken to cost. `played` is told of each.
     #[must_use]
     pub fn prepare(
         scenarios: Vec<Scenario>,
@@ -103,11 +103,14 @@ impl<'a> Hunt<'a> {
         budget: Budget,
         jobs: usize,
         stop: &AtomicBool,
+        played: &(dyn Fn() + Sync),
     ) -> Self {
         let mut grounds: Vec<Ground> = scenarios.into_iter().map(Ground::new).collect();
         grounds.retain(|ground| (arena.refusal)(&ground.plan(0)).is_none());
         let events = side_by_side(&grounds, jobs, stop, &|ground| {
-            (arena.judged)(&ground.plan(0), &Hooks::default()).events
+            let events = (arena.judged)(&ground.plan(0), &Hooks::default()).events;
+            played();
+            events
         });
         events.into_iter().for_each(|(n, events)| grounds[n].cost = events);
         Self { arena, grounds, budget, blind: false }

@@ -97,7 +97,9 @@ pub fn run(
     }
     let watch = Stopwatch::start();
     let budget = Budget { seeds: args.seeds, within: Duration::from_secs(args.within) };
-    let hunt = Hunt::prepare(scenarios, arena, budget, jobs, stop);
+    let bar = progress::bar("stories without a bug", scenarios.len() as u64, json);
+    let hunt = Hunt::prepare(scenarios, arena, budget, jobs, stop, &|| bar.inc(1));
+    bar.finish_and_clear();
     let hunt = if args.blind { hunt.blind() } else { hunt };
     ensure!(hunt.grounds() > 0, "{} can express none of the scenarios", arena.engine);
     let bar = progress::bar("bugs", bugs.len() as u64, json);

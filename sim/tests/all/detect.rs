@@ -79,7 +79,7 @@ fn hunted(bugs: &[&'static Plant], seeds: u64, system: fn() -> Hooks) -> Vec<Fin
     };
     let budget = Budget { seeds, within: Duration::from_secs(600) };
     let stop = AtomicBool::new(false);
-    Hunt::prepare(vec![scenario], arena, budget, 2, &stop).all(bugs, 2, &stop, &|_| {})
+    Hunt::prepare(vec![scenario], arena, budget, 2, &stop, &|| {}).all(bugs, 2, &stop, &|_| {})
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_hunt_that_is_stopped_keeps_what_was_found() {
         |plan: &Plan, hooks: &Hooks| judged(plan, &Options { hooks: hooks.clone(), ..Options::default() });
     let arena = Arena { engine: "fabric", refusal: &|_| None, judged: &planted };
     let budget = Budget { seeds: 50, within: Duration::from_secs(600) };
-    let hunt = Hunt::prepare(vec![scenario], arena, budget, 1, &stop);
+    let hunt = Hunt::prepare(vec![scenario], arena, budget, 1, &stop, &|| {});
     let found = hunt.all(&[&FORGETS_INDEX, &HARMLESS], 1, &stop, &|_| {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
