@@ -86,7 +86,7 @@ mod tests {
                 }
                 merged += 1;
                 assert!(other == world, "two worlds of one fingerprint");
-                assert_eq!(future(&model, world), future(&model, other), "{:#?}\n{:#?}", world, other);
+                assert_eq!(future(&model, world), future(&model, other), "{world:#?}\n{other:#?}");
             }
             assert!(merged > WORLDS / 20, "{merged} of {WORLDS} worlds were another one");
         }

@@ -76,8 +76,7 @@ fn the_same_search_visits_the_same_worlds() {
     let places = ALL.into_iter().flat_map(|model| [(model, 2), (model, 3)]);
     for (model, clusters) in places {
         let counts = || {
-            let Report { worlds, transitions, depth, steps, .. } =
-                searched_in(clusters, model, None, 50_000);
+            let Report { worlds, transitions, depth, steps, .. } = searched_in(clusters, model, None, 50_000);
             (worlds, transitions, depth, steps)
         };
         assert_eq!(counts(), counts(), "{} in {clusters} clusters", model.name());
