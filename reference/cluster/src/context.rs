@@ -20,6 +20,8 @@ pub struct Shared {
     pub host: Host,
     /// Its configuration.
     pub config: ClusterConfig,
+    /// Its issuer URL: each token has it.
+    issuer: String,
     /// Its way to others.
     pub http: http::Client,
     /// The key that signs its tokens and its calls.
@@ -75,6 +77,7 @@ impl Cluster {
         let cluster = Self(Arc::new(Shared {
             auth: auth::Memory::new(&host, &http, &config, &signing),
             repair: index::Repair::new(&host.clock),
+            issuer: fusion_protocol::auth::issuer(&config.template, &config.name),
             http,
             host,
             config,
@@ -129,8 +132,8 @@ impl Cluster {
 
     /// Its issuer URL, which is also the audience of tokens that are good for it.
     #[must_use]
-    pub fn issuer(&self) -> String {
-        fusion_protocol::auth::issuer(&self.config.template, &self.config.name)
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 }
 

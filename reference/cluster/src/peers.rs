@@ -92,7 +92,7 @@ fn signed(cluster: &Cluster, method: &Method, url: &Url, body: &Bytes) -> Result
 pub(crate) fn sign(cluster: &Cluster, method: &Method, url: &Url, body: &[u8]) -> Result<String, PeerError> {
     let iat = cluster.host.clock.wall().seconds();
     let claims = ClusterClaims {
-        iss: cluster.issuer(),
+        iss: cluster.issuer().to_owned(),
         aud: audience(cluster, url).ok_or_else(|| refused(Code::UntrustedUrl))?,
         exp: iat + CLUSTER_TOKEN_SECONDS,
         iat,
@@ -116,7 +116,7 @@ fn audience(cluster: &Cluster, url: &Url) -> Option<String> {
     }
     if cluster.config.relays.iter().any(|relay| relay.origin() == url.origin()) {
         // A relay belongs to its cluster, under whatever name the operator gave it.
-        return Some(cluster.issuer());
+        return Some(cluster.issuer().to_owned());
     }
     let provider = template.provider_url(PROVIDER_HOST, "/").origin();
     let plain = url.username().is_empty() && url.password().is_none();

@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Cluster> {
 /// RFC 8414.
 async fn metadata(State(cluster): State<Cluster>) -> Response {
     let metadata = Metadata {
-        issuer: cluster.issuer(),
+        issuer: cluster.issuer().to_owned(),
         token_endpoint: cluster.url(Service::Auth, "/v1/token"),
         jwks_uri: cluster.url(Service::Auth, "/v1/jwks"),
         grant_types_supported: vec![GRANT_ASSERTION.to_owned(), GRANT_EXCHANGE.to_owned()],

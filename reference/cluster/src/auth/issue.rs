@@ -5,9 +5,9 @@ use fusion_protocol::auth::{
     TOKEN_TYPE_ACCESS, TYP_ACCESS, TYP_CLUSTER, TokenAnswer, TokenRequest,
 };
 use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef, limits};
-use jsonwebtoken::DecodingKey;
 
-use super::{tokens, verifier};
+use super::tokens::{self, Token, VerifyingKey};
+use super::verifier;
 use crate::{Cluster, moves, users};
 
 /// The longest life of an assertion, in seconds: it is handed over at once.
@@ -32,7 +32,7 @@ pub(super) async fn by_assertion(cluster: &Cluster, request: &TokenRequest) -> R
         sub,
         incarnation,
         scope,
-        audience: cluster.issuer(),
+        audience: cluster.issuer().to_owned(),
         client_id: claims.iss,
         seconds: ACCESS_TOKEN_SECONDS,
     };
@@ -89,7 +89,7 @@ pub(crate) fn admin_token(cluster: &Cluster, account: &str) -> String {
         sub: account.to_owned(),
         incarnation: None,
         scope: Scope::Admin,
-        audience: cluster.issuer(),
+        audience: cluster.issuer().to_owned(),
         client_id: "test".to_owned(),
         seconds: ACCESS_TOKEN_SECONDS,
     };
@@ -109,7 +109,7 @@ fn mint(cluster: &Cluster, minted: Minted, issued_token_type: Option<&str>) -> T
     let now = cluster.host.clock.wall().seconds();
     let scope = minted.scope;
     let claims = AccessClaims {
-        iss: cluster.issuer(),
+        iss: cluster.issuer().to_owned(),
         sub: minted.sub,
         aud: minted.audience,
         exp: now + minted.seconds,
@@ -119,8 +119,10 @@ fn mint(cluster: &Cluster, minted: Minted, issued_token_type: Option<&str>) -> T
         scope,
         incarnation: minted.incarnation,
     };
+    let access_token = cluster.signing.sign(TYP_ACCESS, &claims);
+    verifier::made_here(cluster, &access_token, claims);
     TokenAnswer {
-        access_token: cluster.signing.sign(TYP_ACCESS, &claims),
+        access_token,
         token_type: "Bearer".to_owned(),
         expires_in: minted.seconds,
         issued_token_type: issued_token_type.map(str::to_owned),
@@ -130,14 +132,16 @@ fn mint(cluster: &Cluster, minted: Minted, issued_token_type: Option<&str>) -> T
 
 /// The claims of an assertion that a configured identity provider made for this server, good now.
 fn asserted(cluster: &Cluster, assertion: &str) -> Result<AssertionClaims, Problem> {
-    let typ = tokens::typ(assertion).map_err(in_a_grant)?;
-    if [TYP_ACCESS, TYP_CLUSTER].contains(&typ.as_str()) {
+    let assertion = Token::read(assertion).map_err(in_a_grant)?;
+    if [TYP_ACCESS, TYP_CLUSTER].contains(&assertion.typ()) {
         return Err(invalid_grant("a token is no assertion"));
     }
-    let claims: AssertionClaims = tokens::claims(assertion).map_err(in_a_grant)?;
+    let claims: AssertionClaims = assertion.claims().map_err(in_a_grant)?;
     let provider = cluster.config.identity_providers.iter().find(|provider| provider.issuer == claims.iss);
     let provider = provider.ok_or_else(|| invalid_grant("the assertion's issuer is not known here"))?;
-    tokens::signed_by(assertion, &DecodingKey::from_ed_der(&provider.public_key)).map_err(in_a_grant)?;
+    let key = VerifyingKey::new(&provider.public_key);
+    let key = key.ok_or_else(|| invalid_grant("the assertion's issuer has no key that can be used"))?;
+    assertion.signed_by(&key).map_err(in_a_grant)?;
     if claims.aud != cluster.issuer() {
         return Err(invalid_grant("the assertion is for another server"));
     }

@@ -17,11 +17,10 @@ use fusion_protocol::{ClusterName, Code, Problem, Service, Url, UrlTemplate};
 use fusion_runtime::store::{Batch, Key};
 use fusion_runtime::{Host, http::Client};
 use http::Request;
-use jsonwebtoken::DecodingKey;
 use sha2::{Digest as _, Sha256};
 
 use super::replays::Replays;
-use super::tokens;
+use super::tokens::{self, Token, VerifyingKey};
 use crate::locks::Locks;
 use crate::rows;
 
@@ -61,7 +60,7 @@ pub struct Call<'a> {
 
 #[derive(Default)]
 struct Known {
-    keys: BTreeMap<String, DecodingKey>,
+    keys: BTreeMap<String, VerifyingKey>,
     fetched: Option<Duration>,
     asked: Option<Duration>,
     own: bool,
@@ -95,8 +94,8 @@ impl Keyring {
     /// `forbidden` for a user's token, `unauthorized` and `token-expired` for one that does not hold or
     /// comes again, `wrong-audience`, and `peer-unreachable` when the caller's key cannot be had now.
     pub async fn caller(&self, audience: &str, token: &str, call: Call<'_>) -> Result<ClusterName, Problem> {
-        let unproved = tokens::parse::<ClusterClaims>(token, wire::TYP_CLUSTER)?;
-        let claims = &unproved.claims;
+        let token = Token::of_type(token, wire::TYP_CLUSTER)?;
+        let claims: ClusterClaims = token.claims()?;
         let cluster = wire::issuer_cluster(&self.template, &claims.iss).ok_or(Code::WrongIssuer)?;
         if claims.aud != audience {
             return Err(Code::WrongAudience.into());
@@ -106,18 +105,18 @@ impl Keyring {
         if claims.exp.saturating_sub(claims.iat) > CLUSTER_TOKEN_SECONDS {
             return Err(unauthorized("a cluster's call is good for a minute at most"));
         }
-        bound_to(claims, call)?;
-        self.signed(&cluster, &unproved.kid, token).await?;
+        bound_to(&claims, call)?;
+        self.signed(&cluster, &token).await?;
         let fresh = lock(&self.replays).first(&claims.iss, &claims.jti, claims.exp, now.seconds());
         if fresh { Ok(cluster) } else { Err(unauthorized("this call was made before")) }
     }
 
     /// Whether a key of `cluster` signed `token`.
-    pub(super) async fn signed(&self, cluster: &ClusterName, kid: &str, token: &str) -> Result<(), Problem> {
-        tokens::signed_by(token, &self.key(cluster, kid).await?)
+    pub(super) async fn signed(&self, cluster: &ClusterName, token: &Token<'_>) -> Result<(), Problem> {
+        token.signed_by(&self.key(cluster, token.kid()).await?)
     }
 
-    async fn key(&self, cluster: &ClusterName, kid: &str) -> Result<DecodingKey, Problem> {
+    async fn key(&self, cluster: &ClusterName, kid: &str) -> Result<VerifyingKey, Problem> {
         let now = self.host.clock.now();
         if let Some(key) = self.fresh(cluster, kid, now) {
             return Ok(key);
@@ -138,7 +137,7 @@ impl Keyring {
         }
     }
 
-    fn fresh(&self, cluster: &ClusterName, kid: &str, now: Duration) -> Option<DecodingKey> {
+    fn fresh(&self, cluster: &ClusterName, kid: &str, now: Duration) -> Option<VerifyingKey> {
         let known = self.known();
         let of_cluster = known.get(cluster)?;
         let fresh = of_cluster.own || of_cluster.fetched.is_some_and(|then| now < then + FRESH);
@@ -224,12 +223,12 @@ fn same(a: &str, b: &str) -> bool {
     matches!((Url::parse(a), Url::parse(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn usable(keys: impl IntoIterator<Item = Jwk>) -> BTreeMap<String, DecodingKey> {
+fn usable(keys: impl IntoIterator<Item = Jwk>) -> BTreeMap<String, VerifyingKey> {
     let ed25519 = |jwk: &Jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519" && jwk.kid.len() <= 128;
     keys.into_iter()
         .take(KEYS_MAX)
         .filter(ed25519)
-        .filter_map(|jwk| Some((jwk.kid, DecodingKey::from_ed_components(&jwk.x).ok()?)))
+        .filter_map(|jwk| Some((jwk.kid, VerifyingKey::new(&URL_SAFE_NO_PAD.decode(jwk.x).ok()?)?)))
         .collect()
 }
 

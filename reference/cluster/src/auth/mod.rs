@@ -139,7 +139,7 @@ impl FromRequest<Cluster> for Caller {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, cluster: &Cluster) -> Result<Self, Refusal> {
-        if tokens::typ(bearer(request.headers())?)? == TYP_ACCESS {
+        if tokens::Token::read(bearer(request.headers())?)?.typ() == TYP_ACCESS {
             let (mut parts, _) = request.into_parts();
             return UserCaller::from_request_parts(&mut parts, cluster).await.map(Self::User);
         }

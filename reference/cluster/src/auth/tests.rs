@@ -32,7 +32,7 @@ async fn token(world: &World, cluster: &str, form: &[(&str, &str)]) -> (StatusCo
 }
 
 async fn log_in(world: &World, cluster: &str, sub: &str, scope: Option<Scope>) -> (StatusCode, Value) {
-    let assertion = assertion(world, sub, &world.cluster(cluster).issuer(), scope);
+    let assertion = assertion(world, sub, world.cluster(cluster).issuer(), scope);
     token(world, cluster, &[("grant_type", GRANT_ASSERTION), ("assertion", &assertion)]).await
 }
 
@@ -65,7 +65,7 @@ async fn nobody_else_logs_in() {
         (status, &body["code"], &body["error"]),
         (StatusCode::BAD_REQUEST, &json!("invalid-grant"), &json!("invalid_grant"))
     );
-    let for_b = assertion(&world, "alice@a.example", &world.cluster("b").issuer(), None);
+    let for_b = assertion(&world, "alice@a.example", world.cluster("b").issuer(), None);
     let (status, _) = token(&world, "a", &[("grant_type", GRANT_ASSERTION), ("assertion", &for_b)]).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     let (status, body) = token(&world, "a", &[("grant_type", "password")]).await;
@@ -100,7 +100,7 @@ fn signed(world: &World, from: &str, to: &str, method: Method, path: &str, body:
 async fn a_guest_comes_with_an_exchanged_token_of_the_own_cluster() {
     let world = World::new(&["a", "b"]).await;
     let alice = world.user("a", "alice@a.example").await;
-    let (status, body) = exchange(&world, "a", &world.token("a", &alice), &world.cluster("b").issuer()).await;
+    let (status, body) = exchange(&world, "a", &world.token("a", &alice), world.cluster("b").issuer()).await;
     assert_eq!((status, &body["expires_in"]), (StatusCode::OK, &json!(EXCHANGED_TOKEN_SECONDS)));
     assert_eq!(body["issued_token_type"], TOKEN_TYPE_ACCESS);
     let guest = body["access_token"].as_str().unwrap();
@@ -124,13 +124,13 @@ async fn a_foreign_token_is_never_exchanged_and_no_exchange_is_a_refresh() {
     let world = World::new(&["a", "b", "d"]).await;
     let alice = world.user("a", "alice@a.example").await;
     let d = world.cluster("d").issuer();
-    let (status, body) = exchange(&world, "b", &world.guest_token("a", &alice, "b"), &d).await;
+    let (status, body) = exchange(&world, "b", &world.guest_token("a", &alice, "b"), d).await;
     assert_eq!((status, &body["error"]), (StatusCode::BAD_REQUEST, &json!("invalid_grant")));
-    let (status, _) = exchange(&world, "a", &world.guest_token("a", &alice, "b"), &d).await;
+    let (status, _) = exchange(&world, "a", &world.guest_token("a", &alice, "b"), d).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "an exchanged token is not good at home");
     let own = world.token("a", &alice);
     world.clock.sleep(Duration::from_secs(ACCESS_TOKEN_SECONDS - 100)).await;
-    let (_, body) = exchange(&world, "a", &own, &d).await;
+    let (_, body) = exchange(&world, "a", &own, d).await;
     assert_eq!(body["expires_in"], 100, "never longer than what it is made from");
     let evil = "https://a-auth.provider.example.evil.test";
     let (status, body) = exchange(&world, "a", &own, evil).await;
@@ -227,8 +227,8 @@ async fn a_cluster_cannot_give_itself_a_longer_token_or_another_name() {
     let now = world.clock.wall().seconds();
     let url = world.url("b", Service::Conv, "/x");
     let claims = ClusterClaims {
-        iss: world.cluster("a").issuer(),
-        aud: world.cluster("b").issuer(),
+        iss: world.cluster("a").issuer().to_owned(),
+        aud: world.cluster("b").issuer().to_owned(),
         exp: now + CLUSTER_TOKEN_SECONDS,
         iat: now,
         jti: "1".into(),
@@ -238,7 +238,7 @@ async fn a_cluster_cannot_give_itself_a_longer_token_or_another_name() {
     };
     let key = &world.cluster("a").signing;
     let long = ClusterClaims { exp: now + CLUSTER_TOKEN_SECONDS + 1, ..claims.clone() };
-    let others = ClusterClaims { iss: world.cluster("b").issuer(), ..claims.clone() };
+    let others = ClusterClaims { iss: world.cluster("b").issuer().to_owned(), ..claims.clone() };
     let foreign = ClusterClaims { iss: "https://a-auth.provider.example.evil.test".into(), ..claims };
     let arrives = ("POST", "/x", b"{}".as_slice());
     for (claims, expected) in

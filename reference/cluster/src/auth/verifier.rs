@@ -9,7 +9,8 @@ use fusion_protocol::{Address, ClusterName, Code, Problem, UserRef};
 use sha2::{Digest as _, Sha256};
 
 use super::keyring::Call;
-use super::{AdminCaller, UserCaller, Verify, tokens};
+use super::tokens::{self, Token};
+use super::{AdminCaller, UserCaller, Verify};
 use crate::{Cluster, moves, users};
 
 /// How many tokens are remembered with their signature proved.
@@ -73,7 +74,7 @@ impl Verify for Verifier {
         url: &str,
         body: &[u8],
     ) -> Result<ClusterName, Problem> {
-        cluster.auth.keyring.caller(&cluster.issuer(), token, Call { method, url, body }).await
+        cluster.auth.keyring.caller(cluster.issuer(), token, Call { method, url, body }).await
     }
 }
 
@@ -85,17 +86,26 @@ pub(super) async fn access(cluster: &Cluster, token: &str) -> Result<Arc<Access>
         tokens::in_time(now, access.claims.iat, access.claims.exp)?;
         return Ok(access);
     }
-    let unproved = tokens::parse::<AccessClaims>(token, wire::TYP_ACCESS)?;
-    let issuer = wire::issuer_cluster(&cluster.config.template, &unproved.claims.iss);
+    let token = Token::of_type(token, wire::TYP_ACCESS)?;
+    let claims: AccessClaims = token.claims()?;
+    let issuer = wire::issuer_cluster(&cluster.config.template, &claims.iss);
     let issuer = issuer.ok_or(Code::WrongIssuer)?;
-    if unproved.claims.aud != cluster.issuer() {
+    if claims.aud != cluster.issuer() {
         return Err(Code::WrongAudience.into());
     }
-    tokens::in_time(now, unproved.claims.iat, unproved.claims.exp)?;
-    cluster.auth.keyring.signed(&issuer, &unproved.kid, token).await?;
-    let access = Arc::new(Access { issuer, claims: unproved.claims });
+    tokens::in_time(now, claims.iat, claims.exp)?;
+    cluster.auth.keyring.signed(&issuer, &token).await?;
+    let access = Arc::new(Access { issuer, claims });
     cluster.auth.proved.keep(mark, &access);
     Ok(access)
+}
+
+/// Remembers a token that this cluster has just signed, if it is for itself: nobody need prove that again.
+pub(super) fn made_here(cluster: &Cluster, token: &str, claims: AccessClaims) {
+    if claims.aud == cluster.issuer() {
+        let access = Access { issuer: cluster.name().clone(), claims };
+        cluster.auth.proved.keep(Sha256::digest(token).into(), &Arc::new(access));
+    }
 }
 
 /// A user of this cluster: still served here, still the same person, still active.
