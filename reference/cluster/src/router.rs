@@ -1,6 +1,6 @@
 //! The REST router in front of a cluster: from host and path to a service (OPS-009). Keeps no state.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,21 +19,20 @@ use crate::{Cluster, auth, conversation, index, locus, mercury, provisioning, us
 
 /// Everything that a cluster serves, behind one listener.
 pub fn router(cluster: &Cluster) -> Router {
-    let services: BTreeMap<Service, Router> = Service::ALL
-        .into_iter()
-        .filter_map(|service| Some((service, routes_of(service, cluster)?)))
-        .collect();
     let (template, name) = (&cluster.config.template, &cluster.config.name);
-    // Made once: every request asks.
-    let place = |service| (template.host(name, service), template.path_prefix(service), service);
-    let places: Vec<Place> = Service::ALL.into_iter().map(place).collect();
+    let place = |service| Place {
+        host: template.host(name, service),
+        prefix: template.path_prefix(service),
+        routes: routes_of(service, cluster),
+    };
+    // Made once and shared: every request asks, and each has its own clone of the handler.
+    let places: Arc<[Place]> = Service::ALL.into_iter().map(place).collect();
     Router::new().fallback(move |request: Request| {
-        let found = service_of(&request, &places);
-        let service =
-            found.and_then(|(service, prefix)| Some((services.get(&service)?.clone(), prefix.to_owned())));
+        let places = places.clone();
         async move {
-            match service {
-                Some((service, prefix)) => forward(service, request, &prefix).await,
+            let place = place_of(&request, &places);
+            match place.and_then(|place| Some((place.routes.clone()?, &place.prefix))) {
+                Some((service, prefix)) => forward(service, request, prefix).await,
                 None => Refusal::from(Code::NotFound).into_response(),
             }
         }
@@ -43,7 +42,7 @@ pub fn router(cluster: &Cluster) -> Router {
 /// A router of our own with the manners of the house: problems for unknown paths and methods, and one
 /// log line a request.
 pub fn with_manners(router: Router, host: &fusion_runtime::Host, service: &'static str) -> Router {
-    let host = host.clone();
+    let host = Arc::new(host.clone());
     router
         .fallback(|| async { Refusal::from(Code::NotFound) })
         .method_not_allowed_fallback(|| async { Refusal::from(Code::MethodNotAllowed) })
@@ -75,16 +74,22 @@ async fn health(State(cluster): State<Cluster>) -> Answer {
     Ok("ok".into_response())
 }
 
-/// A service's host, what its paths begin with, and which it is.
-type Place = (String, String, Service);
+/// Where a service is found.
+struct Place {
+    host: String,
+    /// What its paths begin with.
+    prefix: String,
+    /// None where it is served elsewhere.
+    routes: Option<Router>,
+}
 
-fn service_of<'a>(request: &Request, places: &'a [Place]) -> Option<(Service, &'a str)> {
+fn place_of<'a>(request: &Request, places: &'a [Place]) -> Option<&'a Place> {
     let authority = request.headers().get(header::HOST)?.to_str().ok()?;
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let path = request.uri().path();
-    places.iter().find_map(|(its_host, prefix, service)| {
-        let below = path.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
-        (host.eq_ignore_ascii_case(its_host) && below).then_some((*service, prefix.as_str()))
+    places.iter().find(|place| {
+        let below = path.strip_prefix(place.prefix.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        host.eq_ignore_ascii_case(&place.host) && below
     })
 }
 

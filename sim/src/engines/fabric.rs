@@ -238,7 +238,7 @@ impl Run {
 /// A federation in a simulated world.
 pub struct FabricStage {
     world: World,
-    federation: Federation,
+    federation: Arc<Federation>,
     evidence: Arc<Evidence>,
     clock: Clock,
     hooks: Hooks,
@@ -256,7 +256,7 @@ impl FabricStage {
         let clock = world.clock();
         Self {
             world,
-            federation,
+            federation: Arc::new(federation),
             evidence,
             clock,
             hooks,

@@ -10,6 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use fusion_protocol::{Code, Problem, limits, problem};
+use futures_util::future::{Either, ready};
 use http::{Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -152,8 +153,7 @@ impl Server {
     fn connection(&self, stream: Stream, peer: SocketAddr, slot: Slot) -> impl Future<Output = ()> + use<> {
         let (router, held, stop) = (self.router.clone(), slot.clone(), self.stop.clone());
         let host = self.host.clone();
-        let service =
-            service_fn(move |request| answer(host.clone(), router.clone(), request, peer, slot.clone()));
+        let service = service_fn(move |request| answer(&host, &router, request, peer, &slot));
         let connection = self.http.serve_connection(TokioIo::new(stream), service).with_upgrades();
         async move {
             let mut connection = std::pin::pin!(connection);
@@ -170,22 +170,22 @@ impl Server {
     }
 }
 
-async fn answer(
-    host: Host,
-    mut router: Router,
+fn answer(
+    host: &Host,
+    router: &Router,
     mut request: Request<Incoming>,
     peer: SocketAddr,
-    slot: Slot,
-) -> Result<Response<Body>, Infallible> {
+    slot: &Slot,
+) -> impl Future<Output = Result<Response<Body>, Infallible>> + use<> {
     if announced_body(&request) > limits::BODY_MAX as u64 {
         // Read on while the answer goes out: a connection closed with bytes unread is reset, and a client
         // that is still sending would never see the answer.
         host.tasks.spawn(linger(host.clock.clone(), request.into_body()));
-        return Ok(too_large());
+        return Either::Left(ready(Ok(too_large())));
     }
     request.extensions_mut().insert(PeerAddr(peer));
-    request.extensions_mut().insert(slot);
-    router.call(request).await
+    request.extensions_mut().insert(slot.clone());
+    Either::Right(router.clone().call(request))
 }
 
 /// Reads what nobody wants, a bounded amount for a bounded time.
