@@ -6,7 +6,7 @@ use fusion_protocol::auth::{
 };
 use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef, limits};
 
-use super::tokens::{self, Token, VerifyingKey};
+use super::tokens::{self, Token};
 use super::verifier;
 use crate::{Cluster, moves, users};
 
@@ -139,9 +139,7 @@ fn asserted(cluster: &Cluster, assertion: &str) -> Result<AssertionClaims, Probl
     let claims: AssertionClaims = assertion.claims().map_err(in_a_grant)?;
     let provider = cluster.config.identity_providers.iter().find(|provider| provider.issuer == claims.iss);
     let provider = provider.ok_or_else(|| invalid_grant("the assertion's issuer is not known here"))?;
-    let key = VerifyingKey::new(&provider.public_key);
-    let key = key.ok_or_else(|| invalid_grant("the assertion's issuer has no key that can be used"))?;
-    assertion.signed_by(&key).map_err(in_a_grant)?;
+    assertion.signed_by(&DecodingKey::from_ed_der(&provider.public_key)).map_err(in_a_grant)?;
     if claims.aud != cluster.issuer() {
         return Err(invalid_grant("the assertion is for another server"));
     }

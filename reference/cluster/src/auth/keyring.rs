@@ -17,10 +17,11 @@ use fusion_protocol::{ClusterName, Code, Problem, Service, Url, UrlTemplate};
 use fusion_runtime::store::{Batch, Key};
 use fusion_runtime::{Host, http::Client};
 use http::Request;
+use jsonwebtoken::DecodingKey;
 use sha2::{Digest as _, Sha256};
 
 use super::replays::Replays;
-use super::tokens::{self, Token, VerifyingKey};
+use super::tokens::{self, Token};
 use crate::locks::Locks;
 use crate::rows;
 
@@ -60,7 +61,7 @@ pub struct Call<'a> {
 
 #[derive(Default)]
 struct Known {
-    keys: BTreeMap<String, VerifyingKey>,
+    keys: BTreeMap<String, DecodingKey>,
     fetched: Option<Duration>,
     asked: Option<Duration>,
     own: bool,
@@ -116,7 +117,7 @@ impl Keyring {
         token.signed_by(&self.key(cluster, token.kid()).await?)
     }
 
-    async fn key(&self, cluster: &ClusterName, kid: &str) -> Result<VerifyingKey, Problem> {
+    async fn key(&self, cluster: &ClusterName, kid: &str) -> Result<DecodingKey, Problem> {
         let now = self.host.clock.now();
         if let Some(key) = self.fresh(cluster, kid, now) {
             return Ok(key);
@@ -137,7 +138,7 @@ impl Keyring {
         }
     }
 
-    fn fresh(&self, cluster: &ClusterName, kid: &str, now: Duration) -> Option<VerifyingKey> {
+    fn fresh(&self, cluster: &ClusterName, kid: &str, now: Duration) -> Option<DecodingKey> {
         let known = self.known();
         let of_cluster = known.get(cluster)?;
         let fresh = of_cluster.own || of_cluster.fetched.is_some_and(|then| now < then + FRESH);
@@ -223,12 +224,12 @@ fn same(a: &str, b: &str) -> bool {
     matches!((Url::parse(a), Url::parse(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn usable(keys: impl IntoIterator<Item = Jwk>) -> BTreeMap<String, VerifyingKey> {
+fn usable(keys: impl IntoIterator<Item = Jwk>) -> BTreeMap<String, DecodingKey> {
     let ed25519 = |jwk: &Jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519" && jwk.kid.len() <= 128;
     keys.into_iter()
         .take(KEYS_MAX)
         .filter(ed25519)
-        .filter_map(|jwk| Some((jwk.kid, VerifyingKey::new(&URL_SAFE_NO_PAD.decode(jwk.x).ok()?)?)))
+        .filter_map(|jwk| Some((jwk.kid, DecodingKey::from_ed_components(&jwk.x).ok()?)))
         .collect()
 }
 

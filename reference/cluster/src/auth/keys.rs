@@ -1,5 +1,6 @@
 //! The cluster's own key, and compact JWS signing with it.
 //!
+//! Signing keeps the parsed key: `jsonwebtoken::encode` would parse it again for every token.
 //! Checking signatures is in `tokens.rs`.
 
 use std::fmt;
