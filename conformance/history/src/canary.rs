@@ -1,15 +1,15 @@
 //! Looks for private bytes where none may be (PRI-001), in whatever encoding they come.
 //!
-//! Each private text (a *canary*) is written in many encodings; one search looks for all of them at once.
-//! Not found, and not claimed to be: text that is compressed, encrypted, cut into halves or encoded in yet
-//! another way. Not responsible for which places are searched.
+//! Each private text (a *canary*) is written in many encodings; one automaton looks for all of them at
+//! once. Not found, and not claimed to be: text that is compressed, encrypted, cut into halves or
+//! encoded in yet another way. Not responsible for which places are searched.
 
 mod encodings;
-mod search;
 
 use std::sync::Arc;
 
-use self::search::Search;
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
+
 use crate::event::{Sink, SinkHit};
 
 /// A shorter text is no canary: it would be found by chance.
@@ -19,7 +19,7 @@ pub const HITS_MAX: usize = 1_000;
 /// How much of its surroundings a hit shows on each side.
 const CONTEXT_BYTES: usize = 24;
 
-/// Private texts to look for. Clones share the search.
+/// Private texts to look for. Clones share the automaton.
 #[derive(Clone, Debug)]
 pub struct Canaries {
     inner: Arc<Inner>,
@@ -40,8 +40,7 @@ struct Inner {
     labels: Vec<String>,
     too_short: Vec<String>,
     patterns: Vec<Pattern>,
-    /// The patterns' bytes, by their places among the patterns.
-    search: Search,
+    automaton: AhoCorasick,
     longest: usize,
 }
 
@@ -50,7 +49,8 @@ struct Inner {
 struct Pattern {
     label: usize,
     encoding: &'static str,
-    /// Whether the case of letters matters, as in base64. The search ignores case.
+    bytes: Vec<u8>,
+    /// Whether the case of letters matters, as in base64. The automaton ignores case.
     exact: bool,
 }
 
@@ -60,8 +60,7 @@ impl Canaries {
     /// [`CANARY_MIN_BYTES`] are left out: [`Canaries::too_short`].
     #[must_use]
     pub fn new<L: Into<String>, T: AsRef<str>>(things: impl IntoIterator<Item = (L, T)>) -> Self {
-        let (mut labels, mut too_short) = (Vec::new(), Vec::new());
-        let (mut patterns, mut texts) = (Vec::new(), Vec::new());
+        let (mut labels, mut too_short, mut patterns) = (Vec::new(), Vec::new(), Vec::new());
         for (label, text) in things {
             if text.as_ref().len() < CANARY_MIN_BYTES {
                 too_short.push(label.into());
@@ -69,14 +68,18 @@ impl Canaries {
             }
             for (encoding, bytes) in encodings::of(text.as_ref()) {
                 let exact = encodings::is_case_sensitive(encoding);
-                patterns.push(Pattern { label: labels.len(), encoding, exact });
-                texts.push(bytes);
+                patterns.push(Pattern { label: labels.len(), encoding, bytes, exact });
             }
             labels.push(label.into());
         }
-        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
-        let search = Search::new(texts);
-        Self { inner: Arc::new(Inner { labels, too_short, patterns, search, longest }) }
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            // Made anew for each run, which has little to search: a DFA costs more than it saves.
+            .kind(Some(AhoCorasickKind::ContiguousNFA))
+            .build(patterns.iter().map(|pattern| &pattern.bytes))
+            .expect("a run's canaries are far fewer than an automaton holds");
+        let longest = patterns.iter().map(|pattern| pattern.bytes.len()).max().unwrap_or(0);
+        Self { inner: Arc::new(Inner { labels, too_short, patterns, automaton, longest }) }
     }
 
     /// How many canaries are looked for, each in all encodings.
@@ -102,8 +105,9 @@ impl Canaries {
     /// The search of a whole place, as an event's body.
     #[must_use]
     pub fn sink(&self, place: &str, bytes: &[u8]) -> Sink {
-        let searched_bytes = bytes.len() as u64;
-        Sink { place: place.to_owned(), searched_bytes, canaries: self.count(), hits: self.scan(bytes) }
+        let mut scanner = self.scanner();
+        scanner.feed(bytes);
+        scanner.finish(place)
     }
 
     /// Looks through bytes that come in pieces.
@@ -114,11 +118,10 @@ impl Canaries {
 
     /// Finds what ends after the first `known` bytes; `start` is the place of the first byte.
     fn scan_from(&self, bytes: &[u8], known: usize, start: u64, hits: &mut Vec<SinkHit>) {
-        for found in self.inner.search.find(bytes) {
-            let (pattern, written) =
-                (&self.inner.patterns[found.text], &self.inner.search.texts()[found.text]);
-            let as_written = !pattern.exact || bytes[found.start..found.end] == *written;
-            if found.end <= known || !as_written {
+        for found in self.inner.automaton.find_overlapping_iter(bytes) {
+            let pattern = &self.inner.patterns[found.pattern().as_usize()];
+            let as_written = !pattern.exact || bytes[found.range()] == pattern.bytes;
+            if found.end() <= known || !as_written {
                 continue;
             }
             if hits.len() == HITS_MAX {
@@ -127,8 +130,8 @@ impl Canaries {
             hits.push(SinkHit {
                 canary: self.inner.labels[pattern.label].clone(),
                 encoding: pattern.encoding.to_owned(),
-                offset: start + found.start as u64,
-                context: context(bytes, found.start, found.end),
+                offset: start + found.start() as u64,
+                context: context(bytes, found.start(), found.end()),
             });
         }
     }

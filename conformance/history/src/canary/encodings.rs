@@ -31,7 +31,7 @@ const ROLES: [&str; 16] = [
     "webmaster",
 ];
 
-/// `text` in every encoding, by the encoding's name. The search ignores the case of letters, so that
+/// `text` in every encoding, by the encoding's name. The automaton ignores the case of letters, so that
 /// one spelling stands for all.
 pub(super) fn of(text: &str) -> Vec<(&'static str, Vec<u8>)> {
     let mut all = Vec::new();
@@ -63,7 +63,7 @@ pub(super) fn is_case_sensitive(encoding: &str) -> bool {
 fn spell(name: &'static str, text: &str, into: &mut Vec<(&'static str, Vec<u8>)>) {
     let cut = text.floor_char_boundary(PREFIX_BYTES);
     let text = &text[..cut];
-    // Letters beyond ASCII have no case in the search's eyes.
+    // Letters beyond ASCII have no case in the automaton's eyes.
     for text in BTreeSet::from([text.to_owned(), text.to_lowercase(), text.to_uppercase()]) {
         let bytes = text.as_bytes();
         into.push((name, bytes.to_vec()));
@@ -76,7 +76,7 @@ fn spell(name: &'static str, text: &str, into: &mut Vec<(&'static str, Vec<u8>)>
         into.push(("reversed", text.chars().rev().collect::<String>().into_bytes()));
         into.push(("reversed", bytes.iter().rev().copied().collect()));
     }
-    // In these the case of the text is lost to the search; nobody shouts before encoding.
+    // In these the case of the text is lost to the automaton; nobody shouts before encoding.
     for text in BTreeSet::from([text.to_owned(), text.to_lowercase()]) {
         into.push(("hex", hex(text.as_bytes())));
         for alignment in 0..3 {
@@ -108,41 +108,23 @@ fn plus_for_space(byte: u8) -> u8 {
 }
 
 fn percent(bytes: &[u8], kept: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(3 * bytes.len());
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
-            encoded.push(byte);
-        } else {
-            encoded.push(b'%');
-            encoded.extend(digits(byte));
-        }
-    }
-    encoded
+    let encode = |&byte: &u8| {
+        let plain = byte.is_ascii_alphanumeric() || kept.contains(&byte);
+        if plain { vec![byte] } else { format!("%{byte:02x}").into_bytes() }
+    };
+    bytes.iter().flat_map(encode).collect()
 }
 
 fn json(text: &str) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => escaped.extend([b'\\', c as u8]),
-            ' '..='~' => escaped.push(c as u8),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    escaped.extend(b"\\u");
-                    escaped.extend(unit.to_be_bytes().into_iter().flat_map(digits));
-                }
-            }
-        }
-    }
-    escaped
+    let escape = |c: char| match c {
+        '"' => "\\\"".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        ' '..='~' => c.to_string(),
+        _ => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
+    };
+    text.chars().map(escape).collect::<String>().into_bytes()
 }
 
 fn hex(bytes: &[u8]) -> Vec<u8> {
-    bytes.iter().copied().flat_map(digits).collect()
-}
-
-/// A byte as two hexadecimal digits.
-fn digits(byte: u8) -> [u8; 2] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]
+    bytes.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
 }

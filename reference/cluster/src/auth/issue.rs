@@ -5,6 +5,7 @@ use fusion_protocol::auth::{
     TOKEN_TYPE_ACCESS, TYP_ACCESS, TYP_CLUSTER, TokenAnswer, TokenRequest,
 };
 use fusion_protocol::{Address, ClusterName, Code, Incarnation, Problem, UserRef, limits};
+use jsonwebtoken::DecodingKey;
 
 use super::tokens::{self, Token};
 use super::verifier;
