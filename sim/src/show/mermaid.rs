@@ -242,7 +242,7 @@ mod tests {
         let said = messages(&captured(&outcome.plan, &Options::default()).1);
         let diagram = mermaid(Run { said: &said, ..outcome.run() }, &Pick::default()).unwrap();
         assert!(parsed(&diagram) <= EVENTS_MAX, "{diagram}");
-        assert!(diagram.contains(" PUT https://") && diagram.contains(" 200 to "), "{diagram}");
+        assert!(diagram.contains(" s GET users/") && diagram.contains(" s 200 to "), "{diagram}");
     }
 
     #[test]
