@@ -80,11 +80,11 @@ async fn speaks_for(
     creator: &Address,
     incarnation: Incarnation,
 ) -> Result<(), Problem> {
-    let of_the_org = users::clusters_serving(cluster, &creator.domain());
+    let domain = creator.domain();
     let fits = |found: &Resolution| {
         let now = &found.record.cluster;
-        let before = of_the_org.contains(now) && of_the_org.contains(caller);
-        (now == caller || before) && found.record.incarnation == incarnation
+        let served = now == caller || users::of_one_org(cluster, &domain, [now, caller]);
+        served && found.record.incarnation == incarnation
     };
     match users::resolve(cluster, creator).await {
         Ok(found) if fits(&found) => return Ok(()),

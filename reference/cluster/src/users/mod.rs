@@ -17,7 +17,7 @@ use serde_json::json;
 pub(crate) use quota::Quota;
 pub(crate) use replica::{Replica, View};
 pub(crate) use resolve::{
-    Remembered, among, at_its_org, clusters_of, clusters_serving, forget, resolve, resolve_again, siblings,
+    Remembered, among, at_its_org, clusters_of, forget, of_one_org, resolve, resolve_again, siblings,
 };
 pub(crate) use store::{UserRow, by_id, held, insert, rely_on_free_id, remove, served_here};
 

@@ -135,11 +135,12 @@ pub(super) async fn own(cluster: &Cluster, user: &Address) -> Result<Answer, Pro
     }
 }
 
-/// The clusters of whatever org a domain's users are of, as far as the domain map says: the claiming org's,
-/// else the consumer org's.
-pub(crate) fn clusters_serving(cluster: &Cluster, domain: &Domain) -> Vec<ClusterName> {
+/// Whether an org that has users of a domain has both clusters, as far as the domain map says: the org that
+/// claims it, or the consumer org, where people were before the claim and are still (MAP-004).
+pub(crate) fn of_one_org(cluster: &Cluster, domain: &Domain, both: [&ClusterName; 2]) -> bool {
     let view = cluster.map.view(domain, cluster.host.clock.now());
-    view.record.map_or(view.consumer, |record| record.clusters.clone())
+    let has_both = |clusters: &[ClusterName]| both.iter().all(|name| clusters.contains(name));
+    has_both(&view.consumer) || view.record.is_some_and(|record| has_both(&record.clusters))
 }
 
 /// The clusters of the own org that may hold a user of a domain, as the map lists them.
