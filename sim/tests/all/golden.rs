@@ -51,6 +51,7 @@ stories! {
     group_across_four_clusters: "conversation/group-across-four-clusters.toml",
     hidden_and_made_again: "conversation/hidden-and-made-again.toml",
     late_joiner: "conversation/late-joiner.toml",
+    made_by_both_during_a_move: "conversation/made-by-both-during-a-move.toml",
     one_to_one_race: "conversation/one-to-one-race.toml",
     race_under_partition: "conversation/race-under-partition.toml",
     writes_as_soon_as_added: "conversation/writes-as-soon-as-added.toml",

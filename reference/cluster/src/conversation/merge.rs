@@ -10,7 +10,7 @@ use fusion_protocol::conversation::{
 };
 use fusion_protocol::locus::Replaces;
 use fusion_protocol::mercury::EventType;
-use fusion_protocol::{ClusterName, Code, Count, Problem, Url, Uuid, limits};
+use fusion_protocol::{Address, ClusterName, Code, Count, Problem, Url, Uuid, limits};
 use fusion_runtime::probe::Level;
 use http::Method;
 use serde_json::json;
@@ -21,7 +21,7 @@ use super::{hold, hold_pair, problem, store};
 use crate::outbox::Fate;
 use crate::peers::{self, PeerError};
 use crate::rows::Committed;
-use crate::{Cluster, index, locus};
+use crate::{Cluster, index, locus, users};
 
 /// Activities of one page of an export.
 const PAGE: usize = 100;
@@ -84,7 +84,7 @@ async fn send_all(
     }
 }
 
-/// The next activities, attested where their author is not this cluster's own.
+/// The next activities, attested where their author is not this cluster's own, or no longer.
 async fn page(
     cluster: &Cluster,
     id: Uuid,
@@ -103,12 +103,18 @@ async fn page(
     let count = fits.count().max(1);
     page.truncate(count);
     for activity in &mut page {
-        let author = loser.participant(&activity.author);
-        if author.and_then(|author| author.cluster.as_ref()) != Some(cluster.name()) {
+        if !is_own(cluster, loser, &activity.author).await? {
             activity.attested_by = Some(cluster.name().clone());
         }
     }
     Ok(page)
+}
+
+/// Whether this cluster serves the author, who was its user when the conversation was made: whoever has moved
+/// since is somebody else's (MAP-007), and the winner may know that already.
+async fn is_own(cluster: &Cluster, loser: &Conversation, author: &Address) -> Result<bool, Problem> {
+    let known = loser.participant(author).and_then(|author| author.cluster.as_ref());
+    Ok(known == Some(cluster.name()) && users::served_here(cluster, author).await?.value.is_some())
 }
 
 /// The winner has everything: from now on everything is there.

@@ -57,13 +57,16 @@ impl Judge for PromptDelivery {
             if verb != "message" || !undisputed.contains(conversation.as_str()) {
                 continue;
             }
-            let creation = known.created.and_then(|at| facts.calls().get(at)).and_then(Asked::answer);
-            let Some(Answer::Conversation { conversation: made, .. }) = creation else { continue };
+            let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
+            let Some(Answer::Conversation { conversation: made, .. }) = creation.answer() else { continue };
+            // Whether the home speaks for its creator is asked at their cluster, which may be another by now.
+            let creators = served.get(creation.actor).into_iter().flatten().copied();
+            let way: Vec<&str> = [&home].into_iter().chain(creators).map(ClusterName::as_str).collect();
             let founders = made.participants.iter().map(|one| &one.user);
             for member in founders.filter(|member| !deleted.contains(*member)) {
                 let clusters = served.get(member).filter(|at| at.len() == 1).and_then(|at| at.first());
                 if let Some(cluster) = clusters.filter(|_| !known.unreachable.contains(member)) {
-                    judge_member(facts, asked, activity.id, member, [&home, cluster], &told, case);
+                    judge_member(facts, asked, activity.id, member, (&way, cluster), &told, case);
                 }
             }
         }
@@ -89,14 +92,14 @@ fn judge_member(
     asked: &Asked<'_>,
     activity: ActivityId,
     member: &Address,
-    [home, cluster]: [&ClusterName; 2],
+    (way, cluster): (&[&str], &ClusterName),
     told: &Told<'_>,
     case: &mut Casebook,
 ) {
     let Some(back) = asked.back else { return };
     let due = back.at_us.saturating_add(PROMPT_US);
     for device in facts.devices().listening(member, asked.id) {
-        let on_the_way = [home.as_str(), cluster.as_str(), device.host];
+        let on_the_way = [way, &[cluster.as_str(), device.host]].concat();
         let free = facts.faults().spare(&on_the_way, asked.at_us.saturating_sub(CALM_US), due);
         if !free || device.resynced_after(asked.id) || device.closed_within(asked.at_us, due) {
             continue;
@@ -104,7 +107,7 @@ fn judge_member(
         case.reached();
         let at = told.get(&(device.host, activity)).copied();
         if at.is_none_or(|at| at > due) {
-            let (who, host) = (asked.actor.as_str(), device.host);
+            let (who, host, home) = (asked.actor.as_str(), device.host, way[0]);
             let late = at.map_or("never".to_owned(), |at| format!("{} ms later", (at - back.at_us) / 1_000));
             let statement = format!(
                 "nothing was wrong between {home} and {host}, which was told of a message of {who} {late}"
