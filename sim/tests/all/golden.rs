@@ -83,6 +83,7 @@ stories! {
     device_resumes_after_server_crash: "mercury/device-resumes-after-server-crash.toml",
     notification_lost: "mercury/notification-lost.toml",
     slow_device: "mercury/slow-device.toml",
+    group_without_a_word: "rendezvous/group-without-a-word.toml",
     home_away: "rendezvous/home-away.toml",
     index_table_lost: "rendezvous/index-table-lost.toml",
     keeps_looking: "rendezvous/keeps-looking.toml",
