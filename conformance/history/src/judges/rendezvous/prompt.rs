@@ -122,14 +122,17 @@ mod tests {
     use super::*;
     use crate::event::FaultPhase::Began;
     use crate::judge::{Ruling, Verdict};
-    use crate::testing::{Story, conversation_url, message};
+    use crate::testing::{self, Story, conversation_url, message};
     use fusion_protocol::conversation::ConversationState::Bound;
     use serde_json::json;
     use std::time::Duration;
 
     /// Bob is told of what Alice said, so much later; `struck` is down all the time.
     fn told_after(wait: Duration, struck: &str) -> Verdict {
-        let mut story = Story::new();
+        in_story(Story::new(), wait, struck)
+    }
+
+    fn in_story(mut story: Story, wait: Duration, struck: &str) -> Verdict {
         let url = conversation_url("a", 1);
         story.is_online("bob");
         story.fault("f", "crash", Began, json!({ "kind": "crash", "host": struck }));
@@ -152,6 +155,14 @@ mod tests {
     fn whoever_waits_for_somebody_elses_cluster_violates() {
         let verdict = told_after(Duration::from_secs(5), "c");
         assert_eq!(verdict.violations[0].fingerprint, "prompt-delivery/RDV-002/late");
+    }
+
+    #[test]
+    fn who_has_moved_is_asked_for_where_they_are_now() {
+        let mut story = Story::new();
+        let [from, to] = ["a", "c"].map(|name| name.parse().unwrap());
+        story.does("admin", Call::Move { user: testing::user("alice"), from, to }, Answer::Nothing {});
+        assert!(in_story(story, Duration::from_secs(5), "c").had_no_case());
     }
 
     #[test]
