@@ -121,7 +121,7 @@ impl Merged {
 
 #[cfg(test)]
 mod tests {
-    use fusion_history::{Phase, Ruling, judge_all, ruling_of};
+    use fusion_history::{Phase, Ruling, judge_all, judge_in_parts, ruling_of};
 
     use super::*;
 
@@ -131,6 +131,7 @@ mod tests {
         let history = stories.merged(2_500).unwrap();
         assert!(stories.played() > 3 && history.len() > 2_000, "{} runs", stories.played());
         assert_eq!(ruling_of(&judge_all(&history)), Ruling::Holds);
+        assert_eq!(ruling_of(&judge_in_parts(&history, 1)), Ruling::Holds);
         let quiescent = |event: &&Event| matches!(event.body, Body::Phase { phase: Phase::Quiescent });
         assert_eq!(history.events().iter().filter(quiescent).count(), 1);
         assert!(history.events().is_sorted_by_key(|event| event.at_us));

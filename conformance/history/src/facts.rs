@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use fusion_protocol::locus::Locus;
 use fusion_protocol::{Address, ClusterName, Code, Url, UrlTemplate};
 
+use crate::circles::Part;
 use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
 use crate::history::History;
 use crate::judge::Evidence;
@@ -32,21 +33,19 @@ pub use sights::{Sight, Verb};
 #[derive(Debug)]
 pub struct Facts<'h> {
     history: &'h History,
-    world: Option<&'h World>,
-    template: Option<UrlTemplate>,
-    evidence: BTreeSet<Evidence>,
-    quiescent: Option<EventId>,
+    common: Common<'h>,
     calls: Vec<Asked<'h>>,
-    /// Of each event its call, or [`NO_CALL`].
-    call_of: Vec<u32>,
+    /// Those that nothing has come back from yet.
+    open: Table<EventId, u32>,
     /// The calls by verb, and those that came back in the order of their returns.
     by_verb: [Vec<u32>; VERBS],
     returned: Vec<u32>,
     /// Those that came back with a locus, in the same order.
     loci: Vec<(u32, &'h Locus)>,
-    /// The events of each sight, and what clients asked, were answered and were told: by their places.
+    /// The events of each sight, by their places.
     by_sight: [Vec<u32>; SIGHTS],
-    moments: Vec<u32>,
+    /// What clients asked, were answered and were told: each place with its call, or [`NO_CALL`].
+    moments: Vec<(u32, u32)>,
     /// Of the beginnings of URLs that were looked at: the clusters that they name.
     clusters: RefCell<Table<String, Option<ClusterName>>>,
     conversations: OnceCell<Conversations<'h>>,
@@ -56,6 +55,15 @@ pub struct Facts<'h> {
     faults: OnceCell<Faults<'h>>,
     clusters_of_users: OnceCell<Table<&'h Address, BTreeSet<&'h ClusterName>>>,
     deprovisioned: OnceCell<BTreeSet<&'h Address>>,
+}
+
+/// What is so for every part of a history.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Common<'h> {
+    world: Option<&'h World>,
+    template: Option<UrlTemplate>,
+    evidence: BTreeSet<Evidence>,
+    quiescent: Option<EventId>,
 }
 
 /// A call, and what came of it.
@@ -107,30 +115,23 @@ impl<'h> Facts<'h> {
     /// Sorts a history.
     #[must_use]
     pub fn of(history: &'h History) -> Self {
-        let mut facts = Self {
-            history,
-            world: None,
-            template: None,
-            evidence: BTreeSet::new(),
-            quiescent: None,
-            calls: Vec::new(),
-            call_of: vec![NO_CALL; history.len()],
-            by_verb: Default::default(),
-            returned: Vec::new(),
-            loci: Vec::new(),
-            by_sight: Default::default(),
-            moments: Vec::new(),
-            clusters: RefCell::default(),
-            conversations: OnceCell::new(),
-            finals: OnceCell::new(),
-            standing: OnceCell::new(),
-            devices: OnceCell::new(),
-            faults: OnceCell::new(),
-            clusters_of_users: OnceCell::new(),
-            deprovisioned: OnceCell::new(),
-        };
+        let mut facts = Self::none(history, Common::default());
         history.events().iter().enumerate().for_each(|(at, event)| facts.take(at, event));
         facts
+    }
+
+    /// Sorts a part of a history, of whose whole this is `common`.
+    pub(crate) fn of_part(history: &'h History, common: Common<'h>, part: &Part) -> Self {
+        let mut facts = Self::none(history, common);
+        let events =
+            part.iter().filter_map(|place| Some((*place as usize, history.events().get(*place as usize)?)));
+        events.for_each(|(at, event)| facts.take(at, event));
+        facts
+    }
+
+    /// What the parts of this history have in common.
+    pub(crate) fn common(&self) -> &Common<'h> {
+        &self.common
     }
 
     /// The history itself.
@@ -142,13 +143,13 @@ impl<'h> Facts<'h> {
     /// Who is who.
     #[must_use]
     pub fn world(&self) -> Option<&'h World> {
-        self.world
+        self.common.world
     }
 
     /// Whether the history has any of this evidence.
     #[must_use]
     pub fn has(&self, evidence: Evidence) -> bool {
-        self.evidence.contains(&evidence)
+        self.common.evidence.contains(&evidence)
     }
 
     /// Every call, in the order of invocation.
@@ -159,14 +160,14 @@ impl<'h> Facts<'h> {
 
     /// The calls made when nothing moved any more: after the last [`Phase::Quiescent`] began.
     pub fn final_calls(&self) -> impl Iterator<Item = &Asked<'h>> {
-        let from = self.quiescent.map(|id| self.calls.partition_point(|asked| asked.id < id));
+        let from = self.common.quiescent.map(|id| self.calls.partition_point(|asked| asked.id < id));
         self.calls[from.unwrap_or(self.calls.len())..].iter()
     }
 
     /// When nothing moved any more; `None`: the run never came to rest.
     #[must_use]
     pub fn quiescent(&self) -> Option<EventId> {
-        self.quiescent
+        self.common.quiescent
     }
 
     /// The calls with a verb, in the order of invocation.
@@ -188,10 +189,9 @@ impl<'h> Facts<'h> {
 
     /// What clients asked, were answered and were told, step by step.
     pub fn moments(&self) -> impl Iterator<Item = Moment<'_, 'h>> {
-        self.moments.iter().map(|&at| {
-            let (place, call) = (at as usize, self.call_of[at as usize]);
+        self.moments.iter().map(|&(at, call)| {
             let Some(asked) = self.calls.get(call as usize) else {
-                return Moment::Seen(&self.history.events()[place]);
+                return Moment::Seen(&self.history.events()[at as usize]);
             };
             match asked.back {
                 Some(back) if back.id.0 == u64::from(at) => Moment::Returned(asked, back),
@@ -209,7 +209,7 @@ impl<'h> Facts<'h> {
     /// The cluster that a URL names (NAM-001); `None` for a URL that fits not, or without a [`World`].
     #[must_use]
     pub fn cluster_of(&self, url: &Url) -> Option<ClusterName> {
-        let template = self.template.as_ref()?;
+        let template = self.common.template.as_ref()?;
         // The host and the first word of the path say it all, and there are few of them.
         let text = url.as_str();
         let end = text.match_indices('/').nth(3).map_or(text.len(), |(at, _)| at);
@@ -231,14 +231,14 @@ impl<'h> Facts<'h> {
     /// The org of a cluster, as the world knows it.
     #[must_use]
     pub fn org_of(&self, cluster: &ClusterName) -> Option<&'h str> {
-        let clusters = &self.world?.clusters;
+        let clusters = &self.common.world?.clusters;
         clusters.iter().find(|known| known.name == *cluster).map(|known| known.org.as_str())
     }
 
     /// Whether URLs can be told apart at all.
     #[must_use]
     pub fn has_template(&self) -> bool {
-        self.template.is_some()
+        self.common.template.is_some()
     }
 
     /// What is known of each conversation.
@@ -277,7 +277,7 @@ impl<'h> Facts<'h> {
     pub fn clusters_of_users(&self) -> &Table<&'h Address, BTreeSet<&'h ClusterName>> {
         self.clusters_of_users.get_or_init(|| {
             let mut clusters: Table<&Address, BTreeSet<&ClusterName>> = Table::default();
-            for user in self.world.iter().flat_map(|world| &world.users) {
+            for user in self.common.world.iter().flat_map(|world| &world.users) {
                 clusters.entry(&user.user).or_default().insert(&user.cluster);
             }
             for asked in self.asked_to(Verb::Provision).chain(self.asked_to(Verb::Move)) {
@@ -301,50 +301,69 @@ impl<'h> Facts<'h> {
         })
     }
 
+    fn none(history: &'h History, common: Common<'h>) -> Self {
+        Self {
+            history,
+            common,
+            calls: Vec::new(),
+            open: Table::default(),
+            by_verb: Default::default(),
+            returned: Vec::new(),
+            loci: Vec::new(),
+            by_sight: Default::default(),
+            moments: Vec::new(),
+            clusters: RefCell::default(),
+            conversations: OnceCell::new(),
+            finals: OnceCell::new(),
+            standing: OnceCell::new(),
+            devices: OnceCell::new(),
+            faults: OnceCell::new(),
+            clusters_of_users: OnceCell::new(),
+            deprovisioned: OnceCell::new(),
+        }
+    }
+
     fn take(&mut self, at: usize, event: &'h Event) {
         if let Some(sight) = Sight::of(event) {
             self.by_sight[sight as usize].push(at as u32);
             if sight == Sight::Device {
-                self.moments.push(at as u32);
+                self.moments.push((at as u32, NO_CALL));
             }
         }
         match &event.body {
             Body::World(world) => {
-                self.world = Some(world);
+                self.common.world = Some(world);
                 let provider = world.provider.clone();
-                self.template = provider.and_then(|name| UrlTemplate::parse(&world.template, name).ok());
+                self.common.template =
+                    provider.and_then(|name| UrlTemplate::parse(&world.template, name).ok());
             }
             Body::Invoke { actor, call, .. } => {
                 let (number, verb) = (self.calls.len() as u32, Verb::of(call));
-                self.call_of[at] = number;
+                self.open.insert(event.id, number);
                 self.by_verb[verb as usize].push(number);
-                self.moments.push(at as u32);
+                self.moments.push((at as u32, number));
                 let (id, at_us, host) = (event.id, event.at_us, event.host.as_str());
                 self.calls.push(Asked { id, at_us, host, actor, call, verb, back: None });
             }
             Body::Return { outcome } => self.take_return(at, event, outcome),
-            Body::Phase { phase: Phase::Quiescent } => self.quiescent = Some(event.id),
-            Body::State { .. } => drop(self.evidence.insert(Evidence::State)),
-            Body::Wire { .. } => drop(self.evidence.insert(Evidence::Wire)),
-            Body::Sink(_) => drop(self.evidence.insert(Evidence::Sink)),
+            Body::Phase { phase: Phase::Quiescent } => self.common.quiescent = Some(event.id),
+            Body::State { .. } => drop(self.common.evidence.insert(Evidence::State)),
+            Body::Wire { .. } => drop(self.common.evidence.insert(Evidence::Wire)),
+            Body::Sink(_) => drop(self.common.evidence.insert(Evidence::Sink)),
             Body::Deliver { .. } | Body::Socket { .. } | Body::Media(_) => {
-                self.evidence.insert(Evidence::Client);
+                self.common.evidence.insert(Evidence::Client);
             }
             Body::Fault { .. } | Body::Log { .. } | Body::Leg(_) | Body::Phase { .. } => {}
         }
     }
 
     fn take_return(&mut self, at: usize, event: &'h Event, outcome: &'h Outcome) {
-        self.evidence.insert(Evidence::Client);
-        let cause = event.cause.and_then(|cause| usize::try_from(cause.0).ok()).filter(|&cause| cause < at);
-        let call = cause.map_or(NO_CALL, |cause| self.call_of[cause]);
-        if let Some(asked) = self.calls.get_mut(call as usize)
-            && asked.back.is_none()
-        {
+        self.common.evidence.insert(Evidence::Client);
+        let call = event.cause.and_then(|question| self.open.swap_remove(&question)).unwrap_or(NO_CALL);
+        if let Some(asked) = self.calls.get_mut(call as usize) {
             asked.back = Some(Back { id: event.id, at_us: event.at_us, outcome });
-            self.call_of[at] = call;
             self.returned.push(call);
-            self.moments.push(at as u32);
+            self.moments.push((at as u32, call));
             if let Some(Answer::Locus { locus } | Answer::Joined { locus, .. }) = asked.answer() {
                 self.loci.push((call, locus));
             }

@@ -29,13 +29,27 @@ pub trait Judge: Send + Sync {
     /// What it cannot do without.
     fn evidence(&self) -> &'static [Evidence];
 
+    /// How much of a history it must hear at once.
+    fn scope(&self) -> Scope {
+        Scope::History
+    }
+
     /// Judges what [`Facts`] holds. Its evidence is there.
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook);
 
-    /// Judges a history by itself. Several judges of one history are faster by [`judge_all`].
+    /// Judges a history by itself. Several judges of one history are faster by [`crate::judge_all`].
     fn judge(&self, history: &History) -> Verdict {
         judge_facts(self, &Facts::of(history))
     }
+}
+
+/// How much of a history a judge must hear at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All of it: whether the requirement holds for some may depend on what others did.
+    History,
+    /// A circle: people who had to do with each other and with nobody else, and the faults of all.
+    Circle,
 }
 
 /// What kind of thing was observed.
@@ -129,13 +143,6 @@ pub enum WhyUnknown {
     },
 }
 
-/// All judges' verdicts on one history, in the order of [`crate::judges::judges`].
-#[must_use]
-pub fn judge_all(history: &History) -> Vec<Verdict> {
-    let facts = Facts::of(history);
-    crate::judges::judges().iter().map(|judge| judge_facts(&**judge, &facts)).collect()
-}
-
 /// The ruling of several verdicts together. A requirement that had no case in this run does not spoil it;
 /// when none had a case, it is unknown.
 #[must_use]
@@ -222,6 +229,7 @@ pub struct Casebook {
     violations: Vec<Violation>,
     not_observed: Option<String>,
     doubt: Option<String>,
+    missing: Vec<Evidence>,
 }
 
 impl Casebook {
@@ -264,7 +272,7 @@ impl Casebook {
         });
     }
 
-    fn new<J: Judge + ?Sized>(judge: &J) -> Self {
+    pub(crate) fn new<J: Judge + ?Sized>(judge: &J) -> Self {
         Self {
             judge: judge.name(),
             requirements: judge.requirements(),
@@ -274,11 +282,27 @@ impl Casebook {
             violations: Vec::new(),
             not_observed: None,
             doubt: None,
+            missing: Vec::new(),
         }
     }
 
-    fn close(self, why_missing: Option<WhyUnknown>, beyond_budget: u64) -> Verdict {
-        let why_unknown = why_missing
+    /// What was noted down of two parts of a history. Of the violations those are spelt out that came first.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.reached = self.reached.saturating_add(other.reached);
+        self.unjudged += other.unjudged;
+        self.violated += other.violated;
+        self.violations.extend(other.violations);
+        self.violations.sort_by(|one, other| one.excerpt.cmp(&other.excerpt));
+        self.violations.truncate(VIOLATIONS_KEPT);
+        self.not_observed = self.not_observed.or(other.not_observed);
+        self.doubt = self.doubt.or(other.doubt);
+        self
+    }
+
+    pub(crate) fn close(self, beyond_budget: u64) -> Verdict {
+        let evidence = self.missing;
+        let why_unknown = (!evidence.is_empty())
+            .then_some(WhyUnknown::MissingEvidence { evidence })
             .or_else(|| self.doubt.map(|what| WhyUnknown::Inconclusive { what }))
             .or_else(|| (beyond_budget > 0).then_some(WhyUnknown::Cut { events: beyond_budget }));
         let ruling = if self.violated > 0 {
@@ -328,15 +352,18 @@ fn question_of(event: EventId, history: &History) -> Option<EventId> {
 }
 
 fn judge_facts<J: Judge + ?Sized>(judge: &J, facts: &Facts<'_>) -> Verdict {
+    heard(judge, facts).close(facts.history().beyond_budget())
+}
+
+/// What a judge notes down of what [`Facts`] holds.
+pub(crate) fn heard<J: Judge + ?Sized>(judge: &J, facts: &Facts<'_>) -> Casebook {
     let mut case = Casebook::new(judge);
-    let missing: Vec<Evidence> =
-        judge.evidence().iter().copied().filter(|evidence| !facts.has(*evidence)).collect();
-    if missing.is_empty() {
+    case.missing = judge.evidence().iter().copied().filter(|evidence| !facts.has(*evidence)).collect();
+    if case.missing.is_empty() {
         judge.hear(facts, &mut case);
         case.violations.iter_mut().for_each(|it| it.excerpt = shortest(&it.excerpt, facts.history()));
-        return case.close(None, facts.history().beyond_budget());
     }
-    case.close(Some(WhyUnknown::MissingEvidence { evidence: missing }), 0)
+    case
 }
 
 #[cfg(test)]

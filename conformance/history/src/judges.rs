@@ -83,10 +83,11 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
 mod tests {
     use super::*;
     use crate::event::{Answer, Body, Call, EventId, Outcome};
-    use crate::judge::{Ruling, WhyUnknown, judge_all, ruling_of};
+    use crate::judge::{Ruling, WhyUnknown, ruling_of};
     use crate::testing::{
         self, Story, active, conversation_url, locus, locus_read, message, page_at, read, resolved, user,
     };
+    use crate::{judge_all, judge_in_parts};
     use fusion_protocol::Code;
     use fusion_protocol::conversation::ConversationState::{Provisional, Sealing};
     use fusion_protocol::locus::LocusState;
@@ -230,6 +231,12 @@ mod tests {
     }
 
     #[test]
+    fn circle_by_circle_it_holds_as_well() {
+        let story = everything();
+        assert_eq!(judge_in_parts(story.told(), 1), judge_all(story.told()));
+    }
+
+    #[test]
     fn one_violation_spoils_the_whole_run() {
         let mut story = everything();
         let won = conversation_url("a", 1);
@@ -274,7 +281,9 @@ mod tests {
                 let cause = cause.map(EventId);
                 recorder.record(Duration::from_micros(event.at_us), &event.host, cause, event.body.clone());
             }
-            judge_all(&recorder.finish())
+            let history = recorder.finish();
+            assert_eq!(judge_in_parts(&history, 1).len(), judges().len());
+            judge_all(&history)
         }
 
         proptest! {

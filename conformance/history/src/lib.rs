@@ -7,8 +7,10 @@
 //! **Invariant:** this crate knows the wire (`fusion-protocol`) and nothing of services or engines.
 
 pub mod canary;
+mod circles;
 pub mod event;
 pub mod facts;
+mod hearing;
 pub mod history;
 pub mod judge;
 pub mod judges;
@@ -20,7 +22,8 @@ pub mod table;
 mod text;
 
 pub use event::{Answer, Body, Call, Event, EventId, Outcome, Phase};
+pub use hearing::{judge_all, judge_in_parts};
 pub use history::{Checkpoints, Difference, History, HistoryError, first_difference};
-pub use judge::{Evidence, Judge, Ruling, Verdict, Violation, WhyUnknown, judge_all, ruling_of};
+pub use judge::{Evidence, Judge, Ruling, Scope, Verdict, Violation, WhyUnknown, ruling_of};
 pub use judges::judges;
 pub use recorder::Recorder;

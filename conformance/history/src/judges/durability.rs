@@ -7,7 +7,7 @@ use fusion_protocol::{Address, ClusterName, Code};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, FinalRead};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 
 /// OPS-003: whatever a cluster has acknowledged before it was killed is there after: users, conversations,
 /// activities. State is in the store only, and the store had it when it was acknowledged.
@@ -30,6 +30,10 @@ impl Judge for AcknowledgedIsKept {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -15,7 +15,7 @@ use fusion_protocol::{Address, Uuid};
 
 use crate::event::{Body, Call, Event, EventId, SocketChange};
 use crate::facts::{Facts, Moment, Sight, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 pub(super) use reached::EveryDeviceIsReached;
@@ -53,6 +53,10 @@ impl Judge for GaplessDelivery {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

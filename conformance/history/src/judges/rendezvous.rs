@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::event::{Answer, Body, Call, Event, EventId};
 use crate::facts::{Asked, Facts, Moment, Pair, Sight, Verb, pair_of};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::{Set, Table};
 
 pub(super) use away::HomesAway;
@@ -48,6 +48,10 @@ impl Judge for OneHome {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
@@ -136,6 +140,10 @@ impl Judge for IndexBeforeNotification {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where something is missing")]
 
 mod engines;
+mod parts;
 mod self_test;
 mod shrink;

@@ -5,7 +5,7 @@ use fusion_protocol::mercury::EventType;
 
 use crate::event::{Answer, Body, Call, Event, EventId};
 use crate::facts::{Asked, Back, Facts, Moment, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::rendezvous::count;
 use crate::judges::session::{Known, Session};
 use crate::table::Table;
@@ -37,6 +37,10 @@ impl Judge for CausalOrder {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, FinalRead, PairCase, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::{Set, Table};
 
 /// CNV-004: at quiescence both slots are equal and every accepted activity is in the winner exactly
@@ -38,6 +38,10 @@ impl Judge for Convergence {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

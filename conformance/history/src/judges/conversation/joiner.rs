@@ -5,7 +5,7 @@ use fusion_protocol::{Address, Code};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::{Set, Table};
 
 /// CNV-006: any participant of a group may add others; a late joiner is in it from the moment in which that
@@ -29,6 +29,10 @@ impl Judge for LateJoiners {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use fusion_protocol::{Address, ClusterName};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Known, Pair, PairCase, Verb, pair_of};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// CNV-002: one live 1:1 conversation per pair; creating again returns the one that is; fixed members.
@@ -27,6 +27,10 @@ impl Judge for OnePerPair {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::session::{Known, Session};
 use crate::table::Table;
 
@@ -29,6 +29,10 @@ impl Judge for GaplessOrder {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

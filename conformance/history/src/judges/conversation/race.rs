@@ -5,7 +5,7 @@ use fusion_protocol::conversation::PairKey;
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Conversations, Facts, Known, PairCase, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::rank::rank;
 
 /// CNV-003: the lower rank wins unless the other had been bound before; a bound conversation is never
@@ -25,6 +25,10 @@ impl Judge for LowerRankWins {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

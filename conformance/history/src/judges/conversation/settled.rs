@@ -5,7 +5,7 @@ use fusion_protocol::{Address, Url};
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Known, PairCase, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::set_once::{Before, Seen, SetOnce};
 use crate::rank::rank;
 use crate::table::Table;
@@ -28,6 +28,10 @@ impl Judge for RacesAreSettled {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

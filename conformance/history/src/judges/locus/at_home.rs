@@ -8,7 +8,7 @@ use fusion_protocol::{Address, ClusterName, Code, Url};
 use super::locus_of;
 use crate::event::{Call, EventId, Outcome};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// How long a join may take whose home can reach nobody, in microseconds: some commits and a media leg.
@@ -36,6 +36,10 @@ impl Judge for DecidedAtHome {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

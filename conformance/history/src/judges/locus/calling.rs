@@ -6,7 +6,7 @@ use fusion_protocol::{Address, Url};
 use super::locus_of;
 use crate::event::{Answer, Call};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::rendezvous::count;
 use crate::table::{Set, Table};
 
@@ -31,6 +31,10 @@ impl Judge for CallingIsJoining {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -11,7 +11,7 @@ use fusion_protocol::{Address, Count, Url};
 use super::locus_of;
 use crate::event::{Answer, Body, Call, Event, EventId, Phase};
 use crate::facts::{Asked, Back, Facts, Moment, Sight, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::rendezvous::count;
 use crate::table::{Set, Table};
 
@@ -61,6 +61,10 @@ impl Judge for Ghosts {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use fusion_protocol::{Address, Code, Url};
 use super::locus_of;
 use crate::event::{Body, Call, EventId};
 use crate::facts::{Asked, Facts, Moment, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::floor::Floor;
 use crate::judges::rendezvous::count;
 use crate::table::Table;
@@ -32,6 +32,10 @@ impl Judge for GlareIsOneCall {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

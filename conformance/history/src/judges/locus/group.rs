@@ -9,7 +9,7 @@ use fusion_protocol::{Address, Url};
 use super::locus_of;
 use crate::event::{Call, EventId};
 use crate::facts::{Asked, Back, Facts, Moment, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 const LEASE_US: u64 = LEASE_SECONDS * 1_000_000;
@@ -50,6 +50,10 @@ impl Judge for GroupCallsHold {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -8,7 +8,7 @@ use fusion_protocol::{Address, Url};
 use super::locus_of;
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Pair, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::floor::Floor;
 use crate::table::Table;
 
@@ -42,6 +42,10 @@ impl Judge for OneActiveCall {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use fusion_protocol::{Address, Url};
 use super::locus_of;
 use crate::event::{Answer, EventId};
 use crate::facts::{Asked, Facts};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// LOC-001: the locus is in its conversation's cluster, its URL never changes, and both participants
@@ -35,6 +35,10 @@ impl Judge for OneLocusUrl {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

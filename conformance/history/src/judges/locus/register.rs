@@ -5,7 +5,7 @@ use fusion_protocol::Url;
 use super::locus_of;
 use crate::event::{Call, Outcome};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::linear::{Impossible, Register, Span, What};
 use crate::judges::rendezvous::undisputed;
 use crate::table::Table;
@@ -28,6 +28,10 @@ impl Judge for CallsInOneOrder {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -5,7 +5,7 @@ use fusion_protocol::Url;
 use super::locus_of;
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Back, Facts};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::floor::Floor;
 use crate::table::Table;
 
@@ -38,6 +38,10 @@ impl Judge for RevisionsOnlyRise {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

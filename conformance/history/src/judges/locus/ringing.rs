@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::locus_of;
 use crate::event::{Call, EventId};
 use crate::facts::{Asked, Back, Facts, Moment, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::rendezvous::count;
 use crate::table::{Set, Table};
 
@@ -55,6 +55,10 @@ impl Judge for RingingEnds {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

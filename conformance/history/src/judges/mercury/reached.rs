@@ -2,7 +2,7 @@
 
 use super::streams::{families, missing};
 use crate::facts::Facts;
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 
 /// MER-001: what one device of a user is told, every other one is told, too.
 ///
@@ -21,6 +21,10 @@ impl Judge for EveryDeviceIsReached {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

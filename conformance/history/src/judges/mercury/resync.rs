@@ -5,7 +5,7 @@ use fusion_protocol::{Address, limits};
 use super::streams::{families, missing};
 use crate::event::{Answer, Body, Call, EventId, SocketChange};
 use crate::facts::{Facts, Moment, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::judges::rendezvous::count;
 use crate::table::Table;
 
@@ -26,6 +26,10 @@ impl Judge for MissedIsTold {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -2,7 +2,7 @@
 
 use crate::event::{Body, Event, EventId, SocketChange};
 use crate::facts::{Facts, Sight};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// MER-005: the epochs of a device's sockets only rise, an older one is heard no more, and a new one goes
@@ -34,6 +34,10 @@ impl Judge for OneSocketAtATime {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

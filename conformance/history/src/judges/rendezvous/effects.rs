@@ -10,7 +10,7 @@ use serde::Deserialize as _;
 
 use crate::event::{Answer, Body, Call, EventId};
 use crate::facts::{Asked, Facts, FinalRead, Known, Sight, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::{Set, Table};
 
 /// RDV-005: no effect of one cluster on another is lost or doubled, whatever crashes or parts them.
@@ -33,6 +33,10 @@ impl Judge for EffectsArriveOnce {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

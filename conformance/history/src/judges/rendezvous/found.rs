@@ -8,7 +8,7 @@ use fusion_protocol::mercury::EventType;
 
 use crate::event::{Call, EventId};
 use crate::facts::{Facts, Known};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 
 /// RDV-003: the participant finds the conversation by the notification, and in the own index.
 ///
@@ -27,6 +27,10 @@ impl Judge for FoundBothWays {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -6,7 +6,7 @@ use fusion_protocol::limits::PREVIEW_MAX;
 
 use crate::event::{Answer, Call, EventId};
 use crate::facts::{Asked, Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// RDV-004: the preview of an index is bounded, in the home's order, and says what the home says.
@@ -28,6 +28,10 @@ impl Judge for PreviewsAreTheHomes {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -7,7 +7,7 @@ use serde::Deserialize as _;
 
 use crate::event::{Answer, Body, Call};
 use crate::facts::{Asked, Facts, Sight, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// RDV-002: there is no barrier across participants. What is accepted while nothing is wrong on the way to
@@ -37,6 +37,10 @@ impl Judge for PromptDelivery {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {

@@ -4,7 +4,7 @@ use fusion_protocol::Address;
 
 use crate::event::{Call, EventId};
 use crate::facts::{Facts, Verb};
-use crate::judge::{Casebook, Evidence, Judge};
+use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
 /// SEC-002: the provider never sees a user of a private org log in: not even its consumer clusters do.
@@ -24,6 +24,10 @@ impl Judge for LogInsStayHome {
 
     fn evidence(&self) -> &'static [Evidence] {
         &[Evidence::Client]
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Circle
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
