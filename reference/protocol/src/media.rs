@@ -7,16 +7,22 @@
 //! | `DELETE https://{c}-relay.{provider}/v1/instances/{locus uuid}/{instance}` | 204 |
 //! | `GET https://{c}-relay.{provider}/v1/counters` | [`Counters`] |
 //! | `GET https://{c}-relay.{provider}/v1/life` | [`Life`]: whether it is there, and still the same (MED-004) |
+//! | `GET https://{c}-relay.{provider}/v1/life?beats` | the same, and then a line feed each [`BEAT`] for [`BEATS`] times |
 //!
 //! A device binds its UDP address with a STUN binding request (RFC 8489) whose USERNAME is the leg's
 //! token, and is answered with its XOR-MAPPED-ADDRESS; then it sends RTP or RTCP (RFC 3550).
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Count, Uuid};
 
+/// How often a relay that is listened to shows that it lives (MED-004).
+pub const BEAT: Duration = Duration::from_millis(250);
+/// After how many beats whoever listens asks anew: ten seconds, so that a relay that stops is not held up.
+pub const BEATS: u32 = 40;
 /// The longest datagram a relay takes.
 pub const DATAGRAM_MAX: usize = 1_500;
 

@@ -2,15 +2,17 @@
 //! lives; the own cluster reads the accounts.
 
 use axum::Router;
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Path, RawQuery, Request, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post};
 use fusion_cluster::auth::{self, Call};
 use fusion_cluster::reply::{self, Answer, Refusal, json};
 use fusion_cluster::router::with_manners;
 use fusion_machines::legs::{OpenRefusal, Secrets};
-use fusion_protocol::media::{Life, OpenLeg};
+use fusion_protocol::media::{BEAT, BEATS, Life, OpenLeg};
 use fusion_protocol::{ClusterName, Code, Count, Problem, Service, Uuid};
+use futures_util::stream::{self, StreamExt as _};
 use http::StatusCode;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest as _, Sha256};
@@ -116,8 +118,22 @@ async fn counters(State(relay): State<Relay>, tenant: Tenant<IgnoredAny>) -> Ans
 
 /// Whoever asks: it tells nothing of anybody, and who asks whether a relay lives has no time for it to look
 /// up who that is.
-async fn life(State(relay): State<Relay>) -> Response {
-    json(StatusCode::OK, &Life { life: relay.life })
+async fn life(State(relay): State<Relay>, RawQuery(query): RawQuery) -> Response {
+    let answer = json(StatusCode::OK, &Life { life: relay.life });
+    if query.as_deref() != Some("beats") {
+        return answer;
+    }
+    answer.map(|life| {
+        let beats = stream::unfold(BEATS, move |left| {
+            let clock = relay.host.clock.clone();
+            async move {
+                let left = left.checked_sub(1)?;
+                clock.sleep(BEAT).await;
+                Some((Ok::<_, axum::Error>(Bytes::from_static(b"\n")), left))
+            }
+        });
+        Body::from_stream(life.into_data_stream().chain(beats))
+    })
 }
 
 fn refused(refusal: OpenRefusal) -> Problem {

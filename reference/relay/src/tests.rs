@@ -8,7 +8,7 @@ use ::http::Method;
 use fusion_cluster::peers::{self, PeerError};
 use fusion_cluster::{Cluster, ClusterConfig, OrgRole, PairRule, router};
 use fusion_protocol::media::{
-    Datagram, Leg, LegCounters, OpenLeg, binding_request, binding_response, parse, rtp,
+    Datagram, Leg, LegCounters, Life, OpenLeg, binding_request, binding_response, parse, rtp,
 };
 use fusion_protocol::{Code, Count, Service, Url};
 use fusion_runtime::net::{LiveConfig, LiveNet, ResolveTable};
@@ -146,6 +146,20 @@ impl Device<'_> {
         let mut buffer = [0; 2_000];
         let received = self.world.host.clock.timeout(limit, self.socket.recv_from(&mut buffer)).await;
         received.ok().map(|received| buffer[..received.unwrap().0].to_vec())
+    }
+}
+
+/// MED-004: whoever listens to it knows it at once when it is gone.
+#[tokio::test]
+async fn a_relay_that_is_listened_to_shows_that_it_lives() {
+    let world = World::new().await;
+    let url = "https://a-relay.provider.example/v1/life?beats";
+    let request = ::http::Request::get(url).body(axum::body::Bytes::new()).unwrap();
+    let mut heard = http::Client::new(&world.host).begin(request).await.unwrap().into_body();
+    let said = heard.next(PATIENCE).await.unwrap().unwrap();
+    assert_eq!(serde_json::from_slice::<Life>(&said).unwrap().life, world.relay.life);
+    for _ in 0..3 {
+        assert_eq!(heard.next(PATIENCE).await.unwrap().unwrap(), "\n");
     }
 }
 

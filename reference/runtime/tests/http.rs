@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::{get as on_get, post as on_post};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use fusion_runtime::Host;
 use fusion_runtime::http::{
     Client, ClientError, HEADER_TIMEOUT, PeerAddr, RESPONSE_MAX, Serving, TIMEOUT, serve,
 };
+use futures_util::stream::{self, StreamExt as _};
 use http::{HeaderMap, Request, StatusCode, Uri};
 use support::{PORT, PipeNet, at, get, machine};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,8 +45,15 @@ async fn server(host: &Host) -> (Serving, Arc<AtomicUsize>) {
         .route("/echo", on_post(async |body: Bytes| body))
         .route("/large", on_get(async || vec![0; RESPONSE_MAX + 1]))
         .route("/largest", on_get(async || vec![0; RESPONSE_MAX]))
+        .route("/drips", on_get(drips))
         .route("/request", on_get(describe));
     (serve(host, at(), router).await.unwrap(), calls)
+}
+
+/// Two pieces at once, and then never a third.
+async fn drips() -> Body {
+    let pieces = ["one", "two"].map(|piece| Ok::<_, std::io::Error>(Bytes::from(piece)));
+    Body::from_stream(stream::iter(pieces).chain(stream::pending()))
 }
 
 async fn describe(Extension(PeerAddr(peer)): Extension<PeerAddr>, headers: HeaderMap, uri: Uri) -> String {
@@ -144,6 +153,26 @@ async fn a_time_out_closes_the_connection_and_leaves_the_others() {
     assert_eq!(get(&patient, "https://a.test:8443/slow").await.unwrap().body(), "done");
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     assert_eq!(serving.connections(), 1, "only the patient one's is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_can_be_read_as_it_comes() {
+    let net = PipeNet::default();
+    let host = machine(&net);
+    let (serving, _) = server(&host).await;
+    let request = Request::get("https://a.test:8443/drips").body(Bytes::new()).unwrap();
+    let mut coming = Client::new(&host).begin(request).await.unwrap().into_body();
+    let (mut said, soon) = (Vec::new(), Duration::from_secs(1));
+    while said.len() < "onetwo".len() {
+        said.extend(coming.next(soon).await.unwrap().unwrap());
+    }
+    assert_eq!(said, b"onetwo");
+    assert_eq!(coming.next(soon).await, Err(ClientError::TimedOut));
+    drop(coming);
+    serving.drained().await;
+    let request = Request::get("https://a.test:8443/slow").body(Bytes::new()).unwrap();
+    let begun = Client::new(&host).with_timeout(soon).begin(request).await;
+    assert!(begun.is_err(), "a time-out is that of the beginning");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,28 +1,27 @@
 //! Looks after the relays that carry calls, and gives up those that fail (MED-004).
 //!
-//! A relay is asked whether it lives only while it carries a call. One that does not answer twice, or that
-//! lives another life and has forgotten its legs, carries its calls no more: each gets another relay in one
-//! step of its locus, and the devices in it are told, who join again and are given a leg there.
+//! A relay is listened to only while it carries a call. One that misses a beat and does not answer then, or
+//! that lives another life and has forgotten its legs, carries its calls no more: each gets another relay in
+//! one step of its locus, and the devices in it are told, who join again and are given a leg there.
 //!
-//! The two seconds of MED-004, at worst: [`BEAT`] until the next look, two looks of 300 ms with [`AGAIN`]
-//! between them, the choice of another relay, then the notification, the join and the binding.
+//! The two seconds of MED-004, at worst: a beat that is 300 ms late after [`BEAT`], 400 ms in which it does
+//! not answer, the choice of another relay, then the notification, the join and the binding.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fusion_machines::locus::{Event, Locus};
+use fusion_protocol::media::BEAT;
 use fusion_protocol::{Count, Problem, Url, Uuid};
 use fusion_runtime::probe::Level;
 use futures_util::future::{join, join_all};
 use serde_json::json;
 
 use super::store::Home;
-use crate::media::{self, Bounds};
+use crate::media::{self, Bounds, Heart};
 use crate::{Cluster, conversation};
 
-/// How often a relay that carries calls is looked at.
-const BEAT: Duration = Duration::from_millis(250);
 /// How soon a relay that did not answer is looked at again.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How often in a row a relay that carries calls may fail to answer.
@@ -108,24 +107,40 @@ async fn look_after(cluster: &Cluster, relay: &Url) {
     let clock = &cluster.host.clock;
     let (mut life, mut misses) = (None, 0);
     while let Some(calls) = cluster.relays.calls_at(relay) {
-        match media::life(cluster, relay).await {
-            Some(seen) => {
-                let unsure = cluster.relays.lives(relay);
-                let forgotten = if life.is_some_and(|life| life != seen) { calls } else { unsure };
-                give_up_all(cluster, relay, &forgotten, |_| Some(relay.clone())).await;
-                (life, misses) = (Some(seen), 0);
-                clock.sleep(BEAT).await;
+        let Some(mut heart) = media::listen(cluster, relay).await else {
+            misses += 1;
+            if misses < MISSES_MAX {
+                clock.sleep(AGAIN).await;
+                continue;
             }
-            None => {
-                misses += 1;
-                if misses < MISSES_MAX {
-                    clock.sleep(AGAIN).await;
-                    continue;
-                }
-                fail(cluster, relay, &calls, misses).await;
-                // It may stay away for long, and there may be no other.
-                clock.sleep(BEAT).await;
+            fail(cluster, relay, &calls, misses).await;
+            // It may stay away for long, and there may be no other.
+            clock.sleep(BEAT).await;
+            continue;
+        };
+        if life.is_some_and(|life| life != heart.life) {
+            cluster.relays.lives(relay);
+            give_up_all(cluster, relay, &calls, |_| Some(relay.clone())).await;
+        }
+        life = Some(heart.life);
+        misses = if hear(cluster, relay, &mut heart).await { 0 } else { 1 };
+    }
+}
+
+/// Listens as long as the relay carries calls. Answers whether it lived to the last.
+async fn hear(cluster: &Cluster, relay: &Url, heart: &mut Heart) -> bool {
+    loop {
+        let unsure = cluster.relays.lives(relay);
+        give_up_all(cluster, relay, &unsure, |_| Some(relay.clone())).await;
+        match heart.beats().await {
+            Some(true) if cluster.relays.calls_at(relay).is_some() => {}
+            Some(true) => return true,
+            Some(false) => {
+                // One that does not tell of its life by itself is asked as often as others tell.
+                cluster.host.clock.sleep(BEAT).await;
+                return true;
             }
+            None => return false,
         }
     }
 }

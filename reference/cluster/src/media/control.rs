@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fusion_protocol::media::{Leg, Life, OpenLeg};
+use fusion_protocol::media::{BEAT, Leg, Life, OpenLeg};
 use fusion_protocol::{Count, Url, Uuid};
+use fusion_runtime::http::Coming;
 use http::{Method, Request};
 
 use crate::Cluster;
@@ -12,11 +13,15 @@ use crate::peers::{self, PeerError};
 
 /// How long a relay may take to answer: a call waits for it, and MED-004 has two seconds.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a relay may take to say that it lives: MED-004 has no time for more.
+/// How late a relay may be that says that it lives: MED-004 has no time for more.
 const LIFE_TIMEOUT: Duration = Duration::from_millis(300);
+/// How long a relay may take to answer whoever wants to listen: there is a connection to be made.
+const LISTEN_TIMEOUT: Duration = Duration::from_millis(400);
 /// How long a relay may take until another one is looked for instead (MED-003): a few round trips, for
 /// there may be no connection yet.
 const CHOICE_TIMEOUT: Duration = Duration::from_millis(600);
+/// How long it may be what a relay says of its life, in octets.
+const LIFE_BYTES_MAX: usize = 1_024;
 /// How often the closing of one leg is tried; the end of its call closes it anyway.
 const CLOSE_TRIES: u32 = 4;
 /// The pause between two tries.
@@ -57,11 +62,40 @@ pub(crate) async fn close_instance(
     ask(cluster, relay, Method::DELETE, &path, Bytes::new()).await.map(drop)
 }
 
-/// MED-004: which life of the relay this is, if it lives.
-pub(crate) async fn life(cluster: &Cluster, relay: &Url) -> Option<Uuid> {
-    let url = below(relay, "v1/life");
-    let answer = peers::call_within(cluster, LIFE_TIMEOUT, Method::GET, &url, Bytes::new()).await.ok()?;
-    Some(serde_json::from_slice::<Life>(&answer).ok()?.life)
+/// A relay that is listened to.
+pub(crate) struct Heart {
+    /// Which life of the relay this is.
+    pub(crate) life: Uuid,
+    beats: Coming,
+}
+
+/// MED-004: whether the relay lives, and hears it from now on.
+pub(crate) async fn listen(cluster: &Cluster, relay: &Url) -> Option<Heart> {
+    let mut url = below(relay, "v1/life");
+    url.set_query(Some("beats"));
+    let request = Request::get(url.as_str()).body(Bytes::new()).ok()?;
+    let answer = cluster.http.with_timeout(LISTEN_TIMEOUT).begin(request).await.ok()?;
+    if !answer.status().is_success() {
+        return None;
+    }
+    let (mut beats, mut said) = (answer.into_body(), Vec::new());
+    // It may come in pieces.
+    while said.len() <= LIFE_BYTES_MAX {
+        said.extend(beats.next(LIFE_TIMEOUT).await.ok()??);
+        if let Ok(Life { life }) = serde_json::from_slice(&said) {
+            return Some(Heart { life, beats });
+        }
+    }
+    None
+}
+
+impl Heart {
+    /// Waits for the next beat. `Some(true)`: the relay lives. `Some(false)`: it has told all that it wanted
+    /// to, and may be asked anew. `None`: it does not answer in time.
+    pub(crate) async fn beats(&mut self) -> Option<bool> {
+        let beat = self.beats.next(BEAT + LIFE_TIMEOUT).await.ok()?;
+        Some(beat.is_some())
+    }
 }
 
 /// MED-003: the relay answers, over a connection of its own, so that near and far ones need as many round

@@ -10,4 +10,4 @@ mod choice;
 mod control;
 
 pub(crate) use choice::{Bounds, all, bounds, candidates, first_choice, next_choice};
-pub(crate) use control::{close_instance, close_leg, life, open_leg};
+pub(crate) use control::{Heart, close_instance, close_leg, listen, open_leg};

@@ -14,8 +14,8 @@ use hyper_util::rt::TokioIo;
 
 use super::ClientError;
 use super::pool::Pool;
-use crate::Host;
 use crate::net::Stream;
+use crate::{Clock, Host};
 
 /// How long a request may take from its sending to the end of its response, unless told otherwise.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,6 +100,21 @@ impl Client {
         self.send_over_new(&authority, request, started).await
     }
 
+    /// Sends `request` over a connection of its own, and answers as soon as the response has begun: its body
+    /// is read as it comes. The time-out is that of the beginning.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub async fn begin(&self, request: Request<Bytes>) -> Result<Response<Coming>, ClientError> {
+        let clock = &self.shared.host.clock;
+        let started = clock.now();
+        let (authority, request) = prepare(request)?;
+        let mut connection = self.connect(&authority, started).await?;
+        let beginning = clock.timeout(self.left(started), connection.send_request(request)).await;
+        let response = beginning.map_err(|_| ClientError::TimedOut)?.map_err(|error| read_error(&error))?;
+        Ok(response.map(|body| Coming { body, clock: clock.clone() }))
+    }
+
     async fn send_over_new(
         &self,
         authority: &Authority,
@@ -166,6 +181,35 @@ impl Client {
 
     fn pool<T>(&self, with: impl FnOnce(&mut Pool) -> T) -> T {
         with(&mut self.shared.pool.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A response's body that is still coming. Dropping it closes its connection.
+pub struct Coming {
+    body: Incoming,
+    clock: Clock,
+}
+
+impl Coming {
+    /// The next piece, which must come within `limit`; `None`: that was all.
+    ///
+    /// # Errors
+    /// [`ClientError::TimedOut`], and whatever breaks a connection.
+    pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, ClientError> {
+        loop {
+            let frame =
+                self.clock.timeout(limit, self.body.frame()).await.map_err(|_| ClientError::TimedOut)?;
+            match frame {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(read_error(&error)),
+                // Trailers are of no interest.
+                Some(Ok(frame)) => {
+                    if let Ok(piece) = frame.into_data() {
+                        return Ok(Some(piece));
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use hyper::rt::{Sleep, Timer};
 
 pub(crate) use client::{Authority, open};
-pub use client::{Client, RESPONSE_MAX, TIMEOUT};
+pub use client::{Client, Coming, RESPONSE_MAX, TIMEOUT};
 pub(crate) use server::Slot;
 pub use server::{CONNECTIONS_MAX, HEADER_TIMEOUT, Serving, serve};
 

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use fusion_protocol::media::{Leg, Life, OpenLeg};
 use fusion_protocol::{Url, Uuid};
 use fusion_runtime::http as server;
+use futures_util::stream::{self, StreamExt as _};
 use http::StatusCode;
 
 use super::calls::Stage;
@@ -53,13 +55,17 @@ fn relay_url(number: u8) -> Url {
 
 impl Books {
     async fn serve(&self, world: &World, number: u8) {
+        self.serve_with(world, number, get(life)).await;
+    }
+
+    async fn serve_with(&self, world: &World, number: u8, life: MethodRouter<Self>) {
         let at = SocketAddr::from(([10, 1, 0, number], 443));
         world.net.name(&format!("a-relay{number}.provider.example"), at);
         let routes = Router::new()
             .route("/v1/legs", post(open))
             .route("/v1/legs/{id}", delete(close_leg))
             .route("/v1/instances/{locus}/{instance}", delete(close_instance))
-            .route("/v1/life", get(life))
+            .route("/v1/life", life)
             .with_state(self.clone());
         server::serve(&world.client, at, routes).await.unwrap();
     }
@@ -122,6 +128,34 @@ async fn a_call_leaves_a_relay_that_dies_without_anybodys_asking() {
     let after = stage.read().await;
     assert_eq!(after.instance, before.instance, "MED-004: the call is the same");
     assert!(after.rev > before.rev, "its devices are told");
+    stage.join("alice", 0).await;
+    assert_eq!(alive.legs(), 1);
+}
+
+/// Its connections stay open, and nothing comes over them any more.
+#[tokio::test(start_paused = true)]
+async fn a_call_leaves_a_relay_that_falls_silent() {
+    let (world, alive, asked) = (world(2).await, Books::default(), Arc::new(AtomicU32::new(0)));
+    let counted = asked.clone();
+    let life = move |RawQuery(query): RawQuery| async move {
+        let said = [Bytes::from(r#"{"life":"#), Bytes::from(format!(r#""{}"}}"#, Uuid::from_u128(1)))];
+        let said = stream::iter(said.map(Ok::<_, std::io::Error>));
+        match query.map(|_| counted.fetch_add(1, Ordering::Relaxed)) {
+            // Whoever chooses a relay.
+            None => Body::from_stream(said),
+            Some(0) => Body::from_stream(said.chain(stream::pending())),
+            Some(_) => std::future::pending().await,
+        }
+    };
+    Books::default().serve_with(&world, 1, get(life)).await;
+    alive.serve(&world, 2).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    let before = stage.read().await;
+    stage.pass(2).await;
+    let after = stage.read().await;
+    assert_eq!((after.instance, after.rev), (before.instance, before.rev.next()), "MED-004");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "once more, and not for ever");
     stage.join("alice", 0).await;
     assert_eq!(alive.legs(), 1);
 }
