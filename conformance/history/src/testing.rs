@@ -45,8 +45,14 @@ impl Story {
     /// The made-up world, in which nothing has happened yet.
     #[must_use]
     pub fn new() -> Self {
+        Self::on("story")
+    }
+
+    /// The same on an engine.
+    #[must_use]
+    pub fn on(engine: &str) -> Self {
         let mut story = Self { history: History::new(), now: Duration::ZERO, told: BTreeMap::new() };
-        story.happens("engine", None, Body::World(world()));
+        story.happens("engine", None, Body::World(World { engine: engine.to_owned(), ..world() }));
         story
     }
 
