@@ -128,12 +128,20 @@ impl World {
                 ttl_seconds: 300,
             }),
         };
-        let consumer = self.clusters.keys().filter(|text| *text == CONSUMER);
-        let feed = DomainFeed {
-            version,
-            changes: vec![change],
-            consumer_clusters: consumer.map(|text| name(text)).collect(),
-        };
+        let consumers: Vec<&str> =
+            self.clusters.keys().map(String::as_str).filter(|text| *text == CONSUMER).collect();
+        self.tell(vec![change], &consumers).await;
+    }
+
+    /// All clusters learn that these are the consumer org's.
+    pub(crate) async fn consumers(&mut self, clusters: &[&str]) {
+        self.map_version = self.map_version.next();
+        self.tell(Vec::new(), clusters).await;
+    }
+
+    async fn tell(&self, changes: Vec<DomainChange>, consumers: &[&str]) {
+        let consumer_clusters = consumers.iter().map(|text| name(text)).collect();
+        let feed = DomainFeed { version: self.map_version, changes, consumer_clusters };
         for cluster in self.clusters.values() {
             cluster.map.apply(&cluster.host, feed.clone()).await.expect("a feed can be taken in");
         }

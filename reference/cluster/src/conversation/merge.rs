@@ -85,7 +85,7 @@ async fn send_all(
 }
 
 /// The next activities, attested where their author is not this cluster's own, or no longer.
-async fn page(
+pub(super) async fn page(
     cluster: &Cluster,
     id: Uuid,
     loser: &Conversation,

@@ -1,8 +1,10 @@
 //! Both create at once (CNV-003, CNV-004).
 
 use fusion_protocol::Code;
+use fusion_protocol::conversation::RULE;
 
 use super::*;
+use crate::testing::{CONSUMER, World};
 
 /// Alice and Bob each create while their clusters cannot hear each other, and each says something.
 async fn raced() -> (Chat, Url, Url) {
@@ -107,44 +109,90 @@ async fn a_crash_in_the_middle_changes_nothing() {
     }
 }
 
-/// A claim of cluster a for a conversation of `creator` with Bob, by a rule.
-async fn claim_by(chat: &Chat, creator: &UserRef, rule: &str) -> Code {
-    let url =
-        chat.world.url("a", Service::Conv, &format!("/v1/conversations/{}", fusion_protocol::Uuid::nil()));
+/// What comes of a claim of cluster `by` for a conversation of `creator` with Bob, by a rule.
+async fn claim_by(world: &World, by: &str, creator: &UserRef, bob: &UserRef, rule: &str) -> Result<(), Code> {
+    let id = fusion_protocol::Uuid::nil();
+    let url = world.url(by, Service::Conv, &format!("/v1/conversations/{id}"));
     let claim = fusion_protocol::conversation::PeerClaim {
-        id: fusion_protocol::Uuid::nil(),
+        id,
         locus_url: crate::index::locus_url(&url),
         url,
-        home: "a".parse().expect("a name"),
-        pair_key: fusion_machines::pair::pair_key(creator, &chat.bob),
+        home: by.parse().expect("a name"),
+        pair_key: fusion_machines::pair::pair_key(creator, bob),
         rule: rule.to_owned(),
         creator: creator.incarnation,
-        other: chat.bob.incarnation,
+        other: bob.incarnation,
         epoch: fusion_protocol::Count(1),
         preview: Vec::new(),
         last_seq: fusion_protocol::Count(0),
         made: None,
     };
-    let path = format!("/v1/users/{}/peers/{}", chat.bob.user.path_segment(), creator.user.path_segment());
-    let at = chat.world.url("b", Service::Conv, &path);
-    let answer = crate::peers::call(chat.world.cluster("a"), Method::PUT, &at, &claim).await;
-    let Err(crate::peers::PeerError::Refused(problem)) = answer else { panic!("refused") };
-    problem.code
+    let path = format!("/v1/users/{}/peers/{}", bob.user.path_segment(), creator.user.path_segment());
+    let at = world.url("b", Service::Conv, &path);
+    match crate::peers::call(world.cluster(by), Method::PUT, &at, &claim).await {
+        Ok(_) => Ok(()),
+        Err(crate::peers::PeerError::Refused(problem)) => Err(problem.code),
+        Err(crate::peers::PeerError::Unreachable) => panic!("b is there"),
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_claims_only_for_users_whom_it_serves() {
     let chat = Chat::new().await;
     let carol = chat.world.user("b", "carol@b.example").await;
-    let refused = claim_by(&chat, &carol, fusion_protocol::conversation::RULE).await;
-    assert_eq!(refused, Code::NotYourObject);
+    let claimed = claim_by(&chat.world, "a", &carol, &chat.bob, RULE).await;
+    assert_eq!(claimed, Err(Code::NotYourObject));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_moved_within_the_consumer_org_is_spoken_for_by_the_cluster_they_had() {
+    let mut world = World::new(&["a", "b", CONSUMER, "d"]).await;
+    let (carol, bob) = (world.user("d", "carol@taken.example").await, world.user("b", "bob@b.example").await);
+    // Her address is of a domain that another org has claimed since, and that org does not know her.
+    world.claim("taken.example", &["a"]).await;
+    world.consumers(&[CONSUMER, "d"]).await;
+    assert_eq!(claim_by(&world, "a", &carol, &bob, RULE).await, Err(Code::NotYourObject));
+    assert_eq!(claim_by(&world, CONSUMER, &carol, &bob, RULE).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_loser_whoever_has_moved_is_attested() {
+    let mut world = World::new(&["a", "b", "d"]).await;
+    world.claim("a.example", &["a", "d"]).await;
+    let (alice, bob) = (world.user("a", "alice@a.example").await, world.user("b", "bob@b.example").await);
+    let chat = Chat { world, alice, bob };
+    let (_, made) = chat.create(&chat.alice, &chat.bob).await;
+    let url = url_in(&made, "url");
+    assert_eq!(chat.say(&chat.alice, &url, "hello").await.0, StatusCode::CREATED);
+    let cluster = chat.world.cluster("a");
+    let id = chat.world.template.locate(&url).expect("a URL").path.rsplit('/').next().map(str::parse);
+    let id = id.expect("an id").expect("an id");
+    let attested_by = async || {
+        let (_, loser) = crate::conversation::store::existing(cluster, id).await.expect("it is there");
+        let page = crate::conversation::merge::page(cluster, id, &loser, fusion_protocol::Count(0)).await;
+        page.expect("it can be read").into_iter().map(|said| said.attested_by).collect::<Vec<_>>()
+    };
+    assert_eq!(attested_by().await, [None], "who is served here speaks for themselves");
+    let path = format!("/v1/moves/{}", chat.alice.user.path_segment());
+    let admin = chat.world.admin_token("a");
+    let (status, _) = chat.world.post("a", Service::Users, &path, &admin, json!({ "to": "d" })).await;
+    assert!(status.is_success());
+    let served = async || crate::users::served_here(cluster, &chat.alice.user).await;
+    while !served().await.is_ok_and(|row| row.value.is_none()) {
+        chat.world.clock.sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(attested_by().await, [Some(cluster.name().clone())]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn clusters_with_different_rules_never_agree_on_a_pair() {
     let chat = Chat::new().await;
     for literal in ["literal-timestamp", "literal-id", "literal-emptied", "sf-1to1-v2"] {
-        assert_eq!(claim_by(&chat, &chat.alice, literal).await, Code::RuleMismatch, "{literal}");
+        assert_eq!(
+            claim_by(&chat.world, "a", &chat.alice, &chat.bob, literal).await,
+            Err(Code::RuleMismatch),
+            "{literal}"
+        );
     }
     assert!(chat.index(&chat.bob).await.is_empty(), "nothing was written");
 }
