@@ -13,7 +13,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeSet;
 
 use fusion_protocol::locus::Locus;
-use fusion_protocol::{Address, ClusterName, Code, Url, UrlTemplate};
+use fusion_protocol::{Address, ClusterName, Code, Service, Url, UrlTemplate};
 
 use crate::circles::Part;
 use crate::event::{Answer, Body, Call, Event, EventId, Outcome, Phase, World};
@@ -220,6 +220,13 @@ impl<'h> Facts<'h> {
         let cluster = template.locate(url).ok().map(|located| located.cluster);
         clusters.insert(text[..end].to_owned(), cluster.clone());
         cluster
+    }
+
+    /// The name in DNS at which a service of a cluster answers; `None` without a [`World`].
+    #[must_use]
+    pub fn name_of(&self, cluster: &ClusterName, service: Service) -> Option<String> {
+        let url = self.common.template.as_ref()?.url(cluster, service, "/");
+        url.host_str().map(str::to_owned)
     }
 
     /// Whether a cluster is one of the consumer org's.

@@ -67,6 +67,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(conservation::PacketsAreConserved),
         Box::new(security::LogInsStayHome),
         Box::new(security::TOKEN_FOR_ONE_CLUSTER),
+        Box::new(security::GoesOnWithNewTokens),
         Box::new(security::CALLS_ARE_BOUND),
         Box::new(security::OWN_OBJECTS_ONLY),
         Box::new(security::PARTICIPANTS_ONLY),
@@ -74,8 +75,10 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(privacy::NoPrivateByteAtTheProvider),
         Box::new(privacy::LogsNameNobody),
         Box::new(survivability::GoesOnWithoutTheProvider),
+        Box::new(security::KnownPeersAreBelieved),
         Box::new(survivability::OthersAreUnaffected),
         Box::new(durability::AcknowledgedIsKept),
+        Box::new(security::TokensOutliveRestarts),
     ]
 }
 
@@ -110,6 +113,9 @@ mod tests {
         "goes-on-without-the-provider",
         "others-are-unaffected",
         "acknowledged-is-kept",
+        "tokens-outlive-restarts",
+        "known-peers-are-believed",
+        "goes-on-with-new-tokens",
         "packets-are-conserved",
         "index-repair",
         "causal-order",

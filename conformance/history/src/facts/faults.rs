@@ -10,6 +10,11 @@ use crate::event::{Body, EventId, FaultPhase, World};
 
 /// Families that stop a whole machine.
 const STOPS: [&str; 3] = ["crash", "pause", "power_off"];
+/// Families that make a clock wrong.
+const CLOCKS: [&str; 3] = ["skew", "drift", "jump"];
+/// Clocks that are apart by less hinder nobody. A call between clusters is good for a minute (SEC-004), and
+/// RFC 7519 wants some leeway for clocks; machines that ask any time server are closer to each other.
+const APART_MAX_US: u64 = 4_500_000;
 /// The members of a fault that name places.
 const SIDES: [&str; 5] = ["host", "a", "b", "from", "to"];
 
@@ -92,7 +97,20 @@ impl<'h> Faults<'h> {
     /// between two of them.
     #[must_use]
     pub fn spare(&self, machines: &[&str], from_us: u64, until_us: u64) -> bool {
-        !self.between(from_us, until_us).any(|fault| self.concerns(fault, machines))
+        self.spare_but(machines, from_us, until_us, |_| false)
+    }
+
+    /// As [`Faults::spare`], where some faults are none for what is looked at.
+    #[must_use]
+    pub fn spare_but(
+        &self,
+        machines: &[&str],
+        from_us: u64,
+        until_us: u64,
+        is_none: impl Fn(&Fault<'h>) -> bool,
+    ) -> bool {
+        let mut between = self.between(from_us, until_us);
+        !between.any(|fault| self.concerns(fault, machines) && !is_none(fault))
     }
 
     /// Whether a fault is about one of these machines, or about a line between two of them: nobody is ever
@@ -149,6 +167,12 @@ impl<'h> Faults<'h> {
             }
         }
         spans.extend(open.into_values());
+        let last_us = facts.history().events().last().map_or(0, |last| last.at_us);
+        let wrong_by_us =
+            spans.iter().fold(0_u64, |sum, span| sum.saturating_add(span.clock_wrong_by_us(last_us)));
+        if wrong_by_us <= APART_MAX_US {
+            spans.retain(|span| !CLOCKS.contains(&span.family));
+        }
         let mut by_beginning: Vec<(u64, usize, u64)> =
             spans.iter().enumerate().map(|(at, span)| (span.from_us, at, span.until_us)).collect();
         by_beginning.sort_unstable();
@@ -198,6 +222,17 @@ impl Fault<'_> {
     #[must_use]
     pub fn takes_down(&self) -> bool {
         matches!(self.family, "crash" | "power_off")
+    }
+
+    /// By how much it makes a clock wrong in the end.
+    fn clock_wrong_by_us(&self, last_us: u64) -> u64 {
+        let number = |member| self.detail.get(member).and_then(Value::as_i64).map(i64::unsigned_abs);
+        let lasted_us = self.until_us.min(last_us).saturating_sub(self.from_us);
+        match self.family {
+            "skew" | "jump" => number("us").unwrap_or(u64::MAX),
+            "drift" => number("ppm").map_or(u64::MAX, |ppm| ppm.saturating_mul(lasted_us) / 1_000_000),
+            _ => 0,
+        }
     }
 
     /// A member of what it was told to do.
@@ -263,6 +298,28 @@ mod tests {
         let facts = Facts::of(story.told());
         let spare = |machines: &[&str]| facts.faults().spare(machines, 15 * SECOND, 16 * SECOND);
         assert!(!spare(&["a", "c"]) && spare(&["a", "b"]) && spare(&["a"]));
+    }
+
+    #[test]
+    fn clocks_that_are_a_little_apart_hinder_nobody() {
+        let hinders = |family: &str, detail: Value| {
+            let story = story(family, detail);
+            let facts = Facts::of(story.told());
+            facts.faults().hinder(&["a"], 15 * SECOND, 16 * SECOND)
+        };
+        assert!(!hinders("skew", json!({ "host": "a", "us": -4_000_000 })));
+        assert!(!hinders("drift", json!({ "host": "a", "ppm": 400_000 })));
+        assert!(hinders("skew", json!({ "host": "a", "us": -6_000_000 })));
+        assert!(hinders("drift", json!({ "host": "a", "ppm": 900_000 })));
+        assert!(hinders("jump", json!({ "host": "a", "us": 90_000_000_000_i64 })));
+    }
+
+    #[test]
+    fn the_errors_of_two_clocks_add_up() {
+        let mut story = story("skew", json!({ "host": "a", "us": 3_000_000 }));
+        story.fault("g", "skew", FaultPhase::Began, json!({ "host": "b", "us": -3_000_000 }));
+        let facts = Facts::of(story.told());
+        assert!(facts.faults().hinder(&["a"], 15 * SECOND, 16 * SECOND));
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod away;
 mod effects;
 mod found;
 mod previews;
-mod prompt;
+pub(super) mod prompt;
 mod repair;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,16 @@
 //! Security: what must be refused, and who must not be seen (SEC).
 
+mod known_peers;
+mod lasting;
 mod log_ins;
+mod renewed;
+#[cfg(test)]
+mod testing;
 
+pub(super) use known_peers::KnownPeersAreBelieved;
+pub(super) use lasting::TokensOutliveRestarts;
 pub(super) use log_ins::LogInsStayHome;
+pub(super) use renewed::GoesOnWithNewTokens;
 
 use crate::event::{Call, Outcome};
 use crate::facts::{Asked, Facts, Verb};

@@ -2,11 +2,11 @@
 
 use fusion_protocol::conversation::ActivityId;
 use fusion_protocol::mercury::EventType;
-use fusion_protocol::{Address, ClusterName};
+use fusion_protocol::{Address, ClusterName, Url};
 use serde::Deserialize as _;
 
 use crate::event::{Answer, Body, Call};
-use crate::facts::{Asked, Facts, Sight, Verb};
+use crate::facts::{Asked, Facts, Fault, Sight, Verb};
 use crate::judge::{Casebook, Evidence, Judge, Scope};
 use crate::table::Table;
 
@@ -44,33 +44,61 @@ impl Judge for PromptDelivery {
     }
 
     fn hear(&self, facts: &Facts<'_>, case: &mut Casebook) {
-        let told = told(facts);
-        let (served, deleted) = (facts.clusters_of_users(), facts.deprovisioned());
-        let undisputed = super::undisputed(facts);
-        for asked in facts.asked_to(Verb::Post) {
-            let Call::Post { conversation, verb, .. } = asked.call else { continue };
-            let Some(Answer::Accepted { created: true, activity, redirected_to: None }) = asked.answer()
-            else {
-                continue;
-            };
-            let (Some(home), Some(known)) =
-                (facts.cluster_of(conversation), facts.conversations().at(conversation))
-            else {
-                continue;
-            };
-            if verb != "message" || !undisputed.contains(conversation.as_str()) {
-                continue;
-            }
-            let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
-            let Some(Answer::Conversation { conversation: made, .. }) = creation.answer() else { continue };
-            // Whether the home speaks for its creator is asked at their cluster, which may be another by now.
-            let creators = served.get(creation.actor).into_iter().flatten().copied();
-            let way: Vec<&str> = [&home].into_iter().chain(creators).map(ClusterName::as_str).collect();
-            let founders = made.participants.iter().map(|one| &one.user);
-            for member in founders.filter(|member| !deleted.contains(*member)) {
-                let clusters = served.get(member).filter(|at| at.len() == 1).and_then(|at| at.first());
-                if let Some(cluster) = clusters.filter(|_| !known.unreachable.contains(member)) {
-                    judge_member(facts, asked, activity.id, member, (&way, cluster), &told, case);
+        let rule = Rule { kind: "late", counts: &|_| true, is_none: &|_, _| false };
+        judge_deliveries(facts, &rule, case);
+    }
+}
+
+/// A message on its way to a participant who was there from the beginning.
+pub(crate) struct Delivery<'d, 'h> {
+    pub(crate) asked: &'d Asked<'h>,
+    pub(crate) conversation: &'h Url,
+    pub(crate) home: &'d ClusterName,
+    pub(crate) member: &'h Address,
+    /// Who serves the participant.
+    pub(crate) cluster: &'h ClusterName,
+}
+
+/// What is asked of deliveries.
+pub(crate) struct Rule<'r, 'h> {
+    /// What one that comes too late shows.
+    pub(crate) kind: &'static str,
+    /// Which deliveries are cases.
+    pub(crate) counts: &'r dyn Fn(&Delivery<'_, 'h>) -> bool,
+    /// Which faults are none on the way of a delivery.
+    pub(crate) is_none: &'r dyn Fn(&Delivery<'_, 'h>, &Fault<'h>) -> bool,
+}
+
+/// Judges each message, for each device that listened and to which the way was free.
+pub(crate) fn judge_deliveries<'h>(facts: &Facts<'h>, rule: &Rule<'_, 'h>, case: &mut Casebook) {
+    let told = told(facts);
+    let (served, deleted) = (facts.clusters_of_users(), facts.deprovisioned());
+    let undisputed = super::undisputed(facts);
+    for asked in facts.asked_to(Verb::Post) {
+        let Call::Post { conversation, verb, .. } = asked.call else { continue };
+        let Some(Answer::Accepted { created: true, activity, redirected_to: None }) = asked.answer() else {
+            continue;
+        };
+        let (Some(home), Some(known)) =
+            (facts.cluster_of(conversation), facts.conversations().at(conversation))
+        else {
+            continue;
+        };
+        if verb != "message" || !undisputed.contains(conversation.as_str()) {
+            continue;
+        }
+        let Some(creation) = known.created.and_then(|at| facts.calls().get(at)) else { continue };
+        let Some(Answer::Conversation { conversation: made, .. }) = creation.answer() else { continue };
+        // Whether the home speaks for its creator is asked at their cluster, which may be another by now.
+        let creators = served.get(creation.actor).into_iter().flatten().copied();
+        let way: Vec<&str> = [&home].into_iter().chain(creators).map(ClusterName::as_str).collect();
+        let founders = made.participants.iter().map(|one| &one.user);
+        for member in founders.filter(|member| !deleted.contains(*member)) {
+            let clusters = served.get(member).filter(|at| at.len() == 1).and_then(|at| at.first());
+            if let Some(cluster) = clusters.filter(|_| !known.unreachable.contains(member)) {
+                let delivery = Delivery { asked, conversation, home: &home, member, cluster };
+                if (rule.counts)(&delivery) {
+                    judge_delivery(facts, &delivery, activity.id, &way, &told, rule, case);
                 }
             }
         }
@@ -91,32 +119,34 @@ fn told<'h>(facts: &Facts<'h>) -> Told<'h> {
     told
 }
 
-fn judge_member(
-    facts: &Facts<'_>,
-    asked: &Asked<'_>,
+fn judge_delivery<'h>(
+    facts: &Facts<'h>,
+    delivery: &Delivery<'_, 'h>,
     activity: ActivityId,
-    member: &Address,
-    (way, cluster): (&[&str], &ClusterName),
+    way: &[&str],
     told: &Told<'_>,
+    rule: &Rule<'_, 'h>,
     case: &mut Casebook,
 ) {
+    let Delivery { asked, member, cluster, home, .. } = *delivery;
     let Some(back) = asked.back else { return };
-    let due = back.at_us.saturating_add(PROMPT_US);
+    let (since, due) = (asked.at_us.saturating_sub(CALM_US), back.at_us.saturating_add(PROMPT_US));
     for device in facts.devices().listening(member, asked.id) {
         let on_the_way = [way, &[cluster.as_str(), device.host]].concat();
-        let free = facts.faults().spare(&on_the_way, asked.at_us.saturating_sub(CALM_US), due);
+        let is_none = |fault: &Fault<'h>| (rule.is_none)(delivery, fault);
+        let free = facts.faults().spare_but(&on_the_way, since, due, is_none);
         if !free || device.resynced_after(asked.id) || device.closed_within(asked.at_us, due) {
             continue;
         }
         case.reached();
         let at = told.get(&(device.host, activity)).copied();
         if at.is_none_or(|at| at > due) {
-            let (who, host, home) = (asked.actor.as_str(), device.host, way[0]);
+            let (who, host) = (asked.actor.as_str(), device.host);
             let late = at.map_or("never".to_owned(), |at| format!("{} ms later", (at - back.at_us) / 1_000));
             let statement = format!(
                 "nothing was wrong between {home} and {host}, which was told of a message of {who} {late}"
             );
-            case.violated("late", statement, asked.events());
+            case.violated(rule.kind, statement, asked.events());
         }
     }
 }
