@@ -74,6 +74,7 @@ pub const MARKS: &[&str] = &[
 /// Marks of what does not happen in generated worlds, and why.
 const EXEMPT: &[(&str, &str)] = &[
     ("judged index-repair", "no table is lost"),
+    ("judged known-peers-are-believed", "no name is missing for longer than a minute"),
     ("judged missed-is-told", "nobody is away for longer than notifications are kept"),
     ("judged nobody-waits-for-the-slow", "no device hangs"),
 ];

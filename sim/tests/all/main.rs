@@ -21,6 +21,7 @@ mod shrink;
 mod spins;
 mod step;
 mod stories;
+mod tokens;
 
 /// Where the workspace is, and from where users start the program.
 fn root() -> &'static Path {
