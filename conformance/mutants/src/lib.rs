@@ -165,4 +165,8 @@ pub const MUTANTS: &[Mutant] = &[
     survivability::ASKS_PROVIDER_FIRST,
     survivability::WAITS_FOR_EVERYBODY,
     survivability::ANSWERS_BEFORE_DURABLE,
+    tokens::OWN_CLOCK_ONLY,
+    tokens::KEY_NOT_KEPT,
+    tokens::LET_IN_ONCE,
+    tokens::PEER_KEYS_NOT_KEPT,
 ];

@@ -47,6 +47,25 @@ pub(crate) const ANY_CALL: Mutant =
 pub(crate) const ANY_HOME: Mutant =
     Mutant { name: "anybody-speaks-for-the-home", hooks: || believing(Belief::AnyHome) };
 
+/// RDV-002: a call that was signed in the future, by this cluster's own clock, is refused, and has to wait.
+pub(crate) const OWN_CLOCK_ONLY: Mutant =
+    Mutant { name: "own-clock-only", hooks: || believing(Belief::OwnClock) };
+
+/// OPS-003: a cluster makes a new key for itself whenever it starts.
+pub(crate) const KEY_NOT_KEPT: Mutant = Mutant {
+    name: "own-key-not-kept",
+    hooks: || wrap::stores(|store| wrap::not_kept(store, &["signing-key"])),
+};
+
+/// OPS-001: a cluster that starts has to ask its peers for their keys again.
+pub(crate) const PEER_KEYS_NOT_KEPT: Mutant = Mutant {
+    name: "keys-of-peers-not-kept",
+    hooks: || wrap::stores(|store| wrap::not_kept(store, &["jwks"])),
+};
+
+/// SEC-003: whoever was let in once is not let in again, though what they got has run out.
+pub(crate) const LET_IN_ONCE: Mutant = Mutant { name: "let-in-once", hooks: let_in_once };
+
 /// SEC-009: whatever a cluster signs about a user is believed, whoever serves the user.
 pub(crate) const ANY_ISSUER: Mutant =
     Mutant { name: "any-issuer-believed", hooks: || believing(Belief::AnyIssuer) };
@@ -115,6 +134,7 @@ enum Belief {
     AnyCall,
     AnyHome,
     AnyIssuer,
+    OwnClock,
 }
 
 struct Believer(Belief);
@@ -166,6 +186,9 @@ impl Verify for Believer {
             Err(problem) if self.0 == Belief::AnyCall && problem.code == Code::Unauthorized => {
                 caller_of(cluster, token).ok_or(problem)
             }
+            Ok(_) if self.0 == Belief::OwnClock && is_of_tomorrow(cluster, token) => {
+                Err(Code::TokenExpired.into())
+            }
             Ok(caller) if self.0 == Belief::AnyHome => Ok(home_of(cluster, body).unwrap_or(caller)),
             judged => judged,
         }
@@ -186,6 +209,12 @@ fn believed(cluster: &Cluster, token: &str) -> Option<UserCaller> {
 fn caller_of(cluster: &Cluster, token: &str) -> Option<ClusterName> {
     let claims: ClusterClaims = wrap::payload(token)?;
     issuer_cluster(&cluster.config.template, &claims.iss)
+}
+
+/// Whether a cluster's own clock has not come to when a call was signed.
+fn is_of_tomorrow(cluster: &Cluster, token: &str) -> bool {
+    let now = cluster.host.clock.wall().seconds();
+    wrap::payload::<ClusterClaims>(token).is_some_and(|claims| claims.iat > now)
 }
 
 /// The cluster in which the first row's object lives.
@@ -219,6 +248,25 @@ fn sent_away() -> Hooks {
                 .is_some_and(|claims| seen.lock().unwrap_or_else(PoisonError::into_inner).insert(claims.sub));
             match first {
                 true => wrap::refusal_of(&Problem::new(Code::WrongCluster).with("clusters", ["c"])),
+                false => call.play().await,
+            }
+        })
+    })
+}
+
+fn let_in_once() -> Hooks {
+    let seen: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    wrap::calls(is_token, move |call| {
+        let seen = seen.clone();
+        Box::pin(async move {
+            let assertion = request_of(&call).and_then(|request| request.assertion);
+            let claims = assertion.and_then(|assertion| wrap::payload::<AssertionClaims>(&assertion));
+            let user = claims.filter(|claims| claims.scope != Some(Scope::Admin));
+            let again = user.is_some_and(|claims| {
+                !seen.lock().unwrap_or_else(PoisonError::into_inner).insert(claims.sub)
+            });
+            match again {
+                true => wrap::refusal(Code::InvalidGrant),
                 false => call.play().await,
             }
         })

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
@@ -15,7 +16,7 @@ use fusion_deployment::{Hooks, Role};
 use fusion_protocol::auth::AccessClaims;
 use fusion_protocol::{Address, Code, Problem};
 use fusion_runtime::Host;
-use fusion_runtime::store::{Key, Store};
+use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
 use http::{Method, StatusCode, header, request};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,6 +147,11 @@ pub fn answers(concerns: fn(&Method, &str) -> bool, edit: fn(&Call, &mut Value))
 pub fn stores(wrap: fn(Arc<dyn Store>) -> Arc<dyn Store>) -> Hooks {
     let wrap = move |role: &Role, store: Arc<dyn Store>| if is_cluster(role) { wrap(store) } else { store };
     Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
+}
+
+/// A store that takes rows of these concepts and does not keep them.
+pub fn not_kept(store: Arc<dyn Store>, concepts: &'static [&'static str]) -> Arc<dyn Store> {
+    Arc::new(NotKept { store, concepts })
 }
 
 /// Whether a row is of one of these concepts.
@@ -348,4 +354,25 @@ pub async fn edited(response: Response, edit: impl FnOnce(&mut Value)) -> Respon
 /// Done, and nothing to say.
 pub fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
+}
+
+struct NotKept {
+    store: Arc<dyn Store>,
+    concepts: &'static [&'static str],
+}
+
+#[async_trait]
+impl Store for NotKept {
+    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
+        self.store.get(keys).await
+    }
+
+    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
+        self.store.scan(from, until, limit).await
+    }
+
+    async fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
+        batch.puts.retain(|(key, _)| !is_of(key, self.concepts));
+        self.store.commit(batch).await
+    }
 }

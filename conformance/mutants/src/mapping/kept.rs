@@ -25,8 +25,10 @@ pub(crate) const BOTH_WIN: Mutant = Mutant {
 };
 
 /// MAP-006: a cluster keeps the domain map in memory only.
-pub(crate) const MAP_NOT_KEPT: Mutant =
-    Mutant { name: "map-not-kept", hooks: || wrap::stores(|store| Arc::new(NoMap(store))) };
+pub(crate) const MAP_NOT_KEPT: Mutant = Mutant {
+    name: "map-not-kept",
+    hooks: || wrap::stores(|store| wrap::not_kept(store, &["domain", "domain-map"])),
+};
 
 /// MAP-006: what comes from an old map is not marked.
 pub(crate) const OLD_AS_NEW: Mutant = Mutant {
@@ -69,25 +71,6 @@ impl Store for LastWins {
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         self.0.commit(Batch { expects: Vec::<(Key, Expect)>::new(), ..batch }).await
-    }
-}
-
-/// A store that takes the rows of the domain map and does not keep them.
-struct NoMap(Arc<dyn Store>);
-
-#[async_trait]
-impl Store for NoMap {
-    async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        self.0.get(keys).await
-    }
-
-    async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
-        self.0.scan(from, until, limit).await
-    }
-
-    async fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
-        batch.puts.retain(|(key, _)| !wrap::is_of(key, &["domain", "domain-map"]));
-        self.0.commit(batch).await
     }
 }
 
