@@ -91,6 +91,7 @@ enum Bench {
 }
 
 fn main() -> ExitCode {
+    fusion_history::output::mind();
     let Line { bench, how } = Line::parse();
     match run(&bench, &how) {
         Ok(true) => ExitCode::SUCCESS,

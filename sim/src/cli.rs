@@ -156,6 +156,7 @@ fn jobs(text: &str) -> Result<NonZeroUsize, String> {
 /// What the program does that has this command line and can plant these bugs.
 #[must_use]
 pub fn main(plants: Plants) -> ExitCode {
+    fusion_history::output::mind();
     let line = Line::parse();
     match obey(&line, plants) {
         Ok(Ruling::Holds) => ExitCode::SUCCESS,

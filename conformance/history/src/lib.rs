@@ -14,6 +14,7 @@ mod hearing;
 pub mod history;
 pub mod judge;
 pub mod judges;
+pub mod output;
 pub mod rank;
 pub mod recorder;
 pub mod testing;

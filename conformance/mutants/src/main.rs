@@ -30,6 +30,7 @@ struct Line {
 }
 
 fn main() -> ExitCode {
+    fusion_history::output::mind();
     let line = Line::parse();
     if let Some(unknown) = line.only.iter().find(|name| !MUTANTS.iter().any(|mutant| mutant.name == **name)) {
         let what = format!("there is no mutant {unknown:?}; --json lists all that are run\n");

@@ -81,6 +81,7 @@ Exit codes:
   5  unreachable: nobody answers who speaks the protocol";
 
 fn main() -> ExitCode {
+    fusion_history::output::mind();
     let arguments = Arguments::parse();
     if arguments.explain_target {
         return done(write_example());

@@ -67,6 +67,7 @@ struct Line {
 }
 
 fn main() -> ExitCode {
+    fusion_history::output::mind();
     let line = Line::parse();
     if let Some(path) = &line.path {
         return follow(path, line.json).unwrap_or_else(|error| {

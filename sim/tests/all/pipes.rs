@@ -1,4 +1,5 @@
-//! Whoever reads only the beginning has what was wanted: nobody complains, and the verdict is the same.
+//! Whoever reads only the beginning has what was wanted: nobody complains, and the verdict is the same. What
+//! cannot be written at all is said.
 
 use std::process::Stdio;
 
@@ -27,4 +28,16 @@ fn a_pipe_that_is_closed_is_no_mistake() {
         let Said { code, err, .. } = unheard(arguments);
         assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_full_disk_is_told() {
+    let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
+    let output = program_with_scenarios().arg("list").stdout(full).output().unwrap();
+    let Said { code, err, .. } = Said::of(output);
+    assert_eq!(code, 4);
+    assert!(
+        err.starts_with("error: what was found cannot be written to standard output: No space left"),
+        "{err}"
+    );
 }

@@ -34,6 +34,7 @@ struct Line {
 }
 
 fn main() -> ExitCode {
+    fusion_history::output::mind();
     let line = Line::parse();
     match run(&line) {
         Ok(rows) => {
