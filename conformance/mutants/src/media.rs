@@ -19,6 +19,8 @@ use crate::wrap;
 const LOOKED_AT: usize = 32;
 /// How far ahead the packets are that a relay makes up.
 const FAR_ON: u16 = 20_000;
+/// Which packets a relay swallows: those whose number this divides.
+const SWALLOWED: u16 = 10;
 
 /// MED-001: a relay looks at the beginning of a token only.
 pub(crate) const HALF_A_TOKEN: Mutant =
@@ -38,6 +40,18 @@ pub(crate) const LEGS_STAY_OPEN: Mutant = Mutant {
         wrap::calls_of(
             |role| matches!(role, Role::Relay { .. }),
             |method, _| method == Method::DELETE,
+            |_| Box::pin(async { wrap::no_content() }),
+        )
+    },
+};
+
+/// MED-001: a relay closes the legs of a call that is over, and not the leg of who leaves one that goes on.
+pub(crate) const LEG_OUTLIVES: Mutant = Mutant {
+    name: "leg-outlives-its-user",
+    hooks: || {
+        wrap::calls_of(
+            |role| matches!(role, Role::Relay { .. }),
+            |method, path| method == Method::DELETE && path.contains("/v1/legs/"),
             |_| Box::pin(async { wrap::no_content() }),
         )
     },
@@ -75,6 +89,10 @@ pub(crate) const DEAD_RELAY_KEPT: Mutant =
 pub(crate) const PACKETS_FROM_NOWHERE: Mutant =
     Mutant { name: "packets-from-nowhere", hooks: || relays(Fault::Multiply) };
 
+/// MED-005: a relay says of every packet that it was sent, and sends each tenth nowhere.
+pub(crate) const PACKETS_SWALLOWED: Mutant =
+    Mutant { name: "packets-swallowed", hooks: || relays(Fault::Swallow) };
+
 fn configured(change: fn(&mut ClusterConfig)) -> Hooks {
     let configure = move |mut config: ClusterConfig| {
         change(&mut config);
@@ -88,6 +106,7 @@ enum Fault {
     Multiply,
     HalfToken,
     Silent,
+    Swallow,
     Echo,
 }
 
@@ -133,6 +152,7 @@ impl Udp for FaultyUdp {
     async fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
         match (self.fault, parse(bytes)) {
             (Fault::Silent, Datagram::Rtp { .. }) => Ok(()),
+            (Fault::Swallow, Datagram::Rtp { sequence, .. }) if sequence % SWALLOWED == 0 => Ok(()),
             (Fault::Multiply, Datagram::Rtp { ssrc, sequence }) => {
                 self.udp.send_to(bytes, to).await?;
                 self.udp.send_to(&rtp(ssrc, sequence.wrapping_add(FAR_ON), 0, &[]), to).await

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use axum::response::Response;
-use fusion_deployment::Hooks;
+use fusion_deployment::{Hooks, Role};
 use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
 use http::Method;
 use serde_json::Value;
@@ -15,7 +15,11 @@ use crate::wrap::{self, Call, is_of};
 
 /// MAP-007: the new cluster commits without what came of the index.
 pub(crate) const INDEX_LEFT_BEHIND: Mutant =
-    Mutant { name: "index-left-behind", hooks: || wrap::stores(|store| Arc::new(LeftBehind(store))) };
+    Mutant { name: "index-left-behind", hooks: || leaving_behind(&["index", "index-at"]) };
+
+/// MAP-007: the new cluster takes an index over and counts its changes anew.
+pub(crate) const INDEX_COUNTED_ANEW: Mutant =
+    Mutant { name: "index-counted-anew", hooks: || leaving_behind(&["index-cursor"]) };
 
 /// MAP-007: the old cluster goes on writing while it carries everything over.
 pub(crate) const FENCE_FORGOTTEN: Mutant =
@@ -24,8 +28,11 @@ pub(crate) const FENCE_FORGOTTEN: Mutant =
 /// MAP-007: a user map that has answered for a user once answers so for ever.
 pub(crate) const OLD_MAP_REMEMBERS: Mutant = Mutant { name: "old-map-remembers", hooks: remembering };
 
-/// Drops the index when a user arrives.
-struct LeftBehind(Arc<dyn Store>);
+/// Drops some of what comes when a user arrives.
+struct LeftBehind {
+    store: Arc<dyn Store>,
+    what: &'static [&'static str],
+}
 
 /// Never writes a fence into a user's row.
 struct Unfenced(Arc<dyn Store>);
@@ -33,18 +40,18 @@ struct Unfenced(Arc<dyn Store>);
 #[async_trait]
 impl Store for LeftBehind {
     async fn get(&self, keys: &[Key]) -> Result<Vec<Option<Row>>, StoreError> {
-        self.0.get(keys).await
+        self.store.get(keys).await
     }
 
     async fn scan(&self, from: &Key, until: &Key, limit: usize) -> Result<Vec<(Key, Row)>, StoreError> {
-        self.0.scan(from, until, limit).await
+        self.store.scan(from, until, limit).await
     }
 
     async fn commit(&self, mut batch: Batch) -> Result<(), StoreError> {
         if batch.puts.iter().any(|(key, _)| is_of(key, &["arrival"])) {
-            batch.puts.retain(|(key, _)| !is_of(key, &["index", "index-at"]));
+            batch.puts.retain(|(key, _)| !is_of(key, self.what));
         }
-        self.0.commit(batch).await
+        self.store.commit(batch).await
     }
 }
 
@@ -68,6 +75,14 @@ impl Store for Unfenced {
         }
         self.0.commit(batch).await
     }
+}
+
+fn leaving_behind(what: &'static [&'static str]) -> Hooks {
+    let wrap = move |role: &Role, store: Arc<dyn Store>| match wrap::is_cluster(role) {
+        true => Arc::new(LeftBehind { store, what }) as Arc<dyn Store>,
+        false => store,
+    };
+    Hooks { wrap_store: Some(Arc::new(wrap)), ..Hooks::default() }
 }
 
 fn remembering() -> Hooks {
