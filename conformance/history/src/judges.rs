@@ -30,6 +30,7 @@ pub fn judges() -> Vec<Box<dyn Judge>> {
         Box::new(mapping::WholeSetOfClusters),
         Box::new(mapping::OneOrgAtATime),
         Box::new(mapping::ReplicaOutlivesTheProvider),
+        Box::new(mapping::UnknownTakesAsLong),
         Box::new(mercury::EveryDeviceIsReached),
         Box::new(mercury::GaplessDelivery),
         Box::new(mercury::MissedIsTold),
@@ -106,6 +107,7 @@ mod tests {
     /// and what only faults bring about.
     const WITHOUT_A_CASE: &[&str] = &[
         "moved-whole",
+        "unknown-takes-as-long",
         "media-ends-with-the-call",
         "own-calls-stay-home",
         "nearest-own-relay",

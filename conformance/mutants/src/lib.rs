@@ -52,6 +52,7 @@ pub const MUTANTS: &[Mutant] = &[
     mapping::MAP_TELLS_UNKNOWN,
     mapping::MAP_OPEN,
     mapping::MAP_LISTS,
+    mapping::KNOWN_TAKES_LONGER,
     mapping::LOGIN_TELLS,
     mapping::DOMAIN_WITHOUT_CLUSTERS,
     mapping::SISTERS_UNKNOWN,

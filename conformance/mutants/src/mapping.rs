@@ -4,6 +4,7 @@ mod kept;
 mod told;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::response::Response;
 use fusion_deployment::Role;
@@ -17,6 +18,9 @@ pub(crate) use told::{CLAIMED_BY_TURNS, FIRST_CLUSTER_ONLY, FOUND_ONCE, SISTERS_
 
 use crate::Mutant;
 use crate::wrap::{self, Call, address_in, code_of, json_with, refusal};
+
+/// How long it takes to go through all that a map has of somebody.
+const GOING_THROUGH: Duration = Duration::from_millis(150);
 
 /// MAP-001: a resolver says that everybody is at its own cluster.
 pub(crate) const EVERYBODY_HERE: Mutant = Mutant {
@@ -45,6 +49,22 @@ pub(crate) const UNKNOWN_IS_UNAVAILABLE: Mutant = Mutant {
 pub(crate) const NO_FALL_THROUGH: Mutant = Mutant {
     name: "consumer-map-skipped",
     hooks: || wrap::calls(is_user_map, |call| Box::pin(own_domain_only(call))),
+};
+
+/// MAP-008: a map goes through all that it has of whom it knows before it answers.
+pub(crate) const KNOWN_TAKES_LONGER: Mutant = Mutant {
+    name: "known-takes-longer",
+    hooks: || {
+        wrap::calls(is_user_map, |call| {
+            Box::pin(async move {
+                let answer = call.play().await;
+                if answer.status().is_success() {
+                    call.host.clock.sleep(GOING_THROUGH).await;
+                }
+                answer
+            })
+        })
+    },
 };
 
 /// MAP-005: who asks the wrong cluster is not told the right one.

@@ -76,6 +76,7 @@ stories! {
     new_cluster_dies: "mapping/new-cluster-dies.toml",
     started_anew_in_an_outage: "mapping/started-anew-in-an-outage.toml",
     two_clusters_one_org: "mapping/two-clusters-one-org.toml",
+    unknown_takes_as_long: "mapping/unknown-takes-as-long.toml",
     user_moves: "mapping/user-moves.toml",
     hangs_up_and_talks_on: "media/hangs-up-and-talks-on.toml",
     media_stays_in_the_org: "media/media-stays-in-the-org.toml",

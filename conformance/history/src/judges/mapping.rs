@@ -1,5 +1,6 @@
 //! Mapping: where a user is (MAP).
 
+mod alike;
 mod claims;
 mod found;
 mod moving;
@@ -9,6 +10,7 @@ mod replica;
 
 use fusion_protocol::{Address, ClusterName, Code, Incarnation};
 
+pub(super) use alike::UnknownTakesAsLong;
 pub(super) use claims::{OneOwner, WholeSetOfClusters};
 pub(super) use found::FoundStaysFound;
 pub(super) use moving::MovedWhole;
