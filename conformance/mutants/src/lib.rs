@@ -120,6 +120,7 @@ pub const MUTANTS: &[Mutant] = &[
     conversation::SECOND_ONE_TO_ONE,
     conversation::THIRD_TAKEN_IN,
     conversation::GRANTED_UNSEEN,
+    moving::FROM_NOW_ON,
     conversation::BY_LOT,
     conversation::LOSER_DROPPED,
     conversation::IMPORTS_REFUSED,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use axum::response::Response;
 use fusion_deployment::{Hooks, Role};
+use fusion_protocol::Code;
 use fusion_runtime::store::{Batch, Key, Row, Store, StoreError};
 use http::Method;
 use serde_json::Value;
@@ -27,6 +28,10 @@ pub(crate) const FENCE_FORGOTTEN: Mutant =
 
 /// MAP-007: a user map that has answered for a user once answers so for ever.
 pub(crate) const OLD_MAP_REMEMBERS: Mutant = Mutant { name: "old-map-remembers", hooks: remembering };
+
+/// CNV-002: for whoever has moved nobody speaks but the cluster that they have now, not even of what they
+/// made before.
+pub(crate) const FROM_NOW_ON: Mutant = Mutant { name: "spoken-for-from-now-on", hooks: from_now_on };
 
 /// Drops some of what comes when a user arrives.
 struct LeftBehind {
@@ -75,6 +80,32 @@ impl Store for Unfenced {
         }
         self.0.commit(batch).await
     }
+}
+
+/// Who has arrived where, as everybody learns at once.
+fn from_now_on() -> Hooks {
+    let arrived: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
+    let concerns = |method: &Method, path: &str| {
+        method == Method::POST && path.starts_with("/v1/arrivals/")
+            || method == Method::PUT && path.contains("/peers/")
+    };
+    wrap::calls(concerns, move |call| {
+        let arrived = arrived.clone();
+        Box::pin(async move {
+            let at = call.cluster().to_owned();
+            let word = |n| call.path().split('/').nth(n).and_then(wrap::spelt_in).unwrap_or_default();
+            if call.method() == Method::POST {
+                arrived.lock().unwrap_or_else(PoisonError::into_inner).insert(word(3), at);
+                return call.play().await;
+            }
+            let now = arrived.lock().unwrap_or_else(PoisonError::into_inner).get(&word(5)).cloned();
+            let home = call.json().and_then(|claim| Some(claim.get("home")?.as_str()?.to_owned()));
+            match now.is_some() && now != home {
+                true => wrap::refusal(Code::NotYourObject),
+                false => call.play().await,
+            }
+        })
+    })
 }
 
 fn leaving_behind(what: &'static [&'static str]) -> Hooks {

@@ -75,6 +75,7 @@ pub const MARKS: &[&str] = &[
 const EXEMPT: &[(&str, &str)] = &[
     ("judged index-repair", "no table is lost"),
     ("judged known-peers-are-believed", "no name is missing for longer than a minute"),
+    ("judged goes-on-with-new-tokens", "nothing lasts for as long as a token is good"),
     ("judged missed-is-told", "nobody is away for longer than notifications are kept"),
     ("judged nobody-waits-for-the-slow", "no device hangs"),
     ("judged unknown-takes-as-long", "nobody asks for many strangers in a row"),
