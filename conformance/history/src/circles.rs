@@ -16,7 +16,7 @@ use crate::table::Table;
 pub(crate) type Part = Vec<u32>;
 
 /// The circles of a history in the order of their first events, packed into parts of at least `least` events.
-/// What no judge of circles hears is in none: claims, sinks, packets, relays' own accounts.
+/// What no judge of circles hears is in none: look-ups of domains, sinks, packets, relays' own accounts.
 pub(crate) fn parts(history: &History, least: usize) -> Vec<Part> {
     let mut circles = Circles::default();
     history.events().iter().for_each(|event| circles.take(event));
@@ -67,7 +67,8 @@ impl<'h> Circles<'h> {
             Call::Provision { user, .. } | Call::Deprovision { user, .. } | Call::Move { user, .. } => {
                 self.joined([user.as_str()])
             }
-            Call::Claim { .. } | Call::ReadDomain { .. } => About::Nobody,
+            Call::Claim { .. } => About::Everybody,
+            Call::ReadDomain { .. } => About::Nobody,
             Call::Resolve { user: other, .. } | Call::LookUp { other } => {
                 self.joined([actor, other.as_str()])
             }
@@ -226,7 +227,7 @@ fn urls(answer: &Answer) -> Vec<&Url> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Story, conversation_url, message, page_at, read};
+    use crate::testing::{Story, cluster, conversation_url, message, page_at, read};
 
     fn sizes(history: &History, least: usize) -> Vec<usize> {
         parts(history, least).iter().map(Vec::len).collect()
@@ -251,6 +252,16 @@ mod tests {
         assert_eq!(sizes(story.told(), 1), [shared + 12, shared + 6]);
         assert_eq!(sizes(story.told(), 12), [shared + 12, shared + 6]);
         assert_eq!(sizes(story.told(), 13), [all]);
+    }
+
+    /// Whose address is claimed is whoever has it, and nobody says who that is.
+    #[test]
+    fn a_claim_is_about_everybody() {
+        let mut story = two_pairs();
+        let before = sizes(story.told(), 1);
+        let (domain, clusters) = ("corp.example".parse().unwrap(), vec![cluster("a")]);
+        story.does("alice", Call::Claim { domain, org: "acme".to_owned(), clusters }, Answer::Nothing {});
+        assert_eq!(sizes(story.told(), 1), before.iter().map(|size| size + 2).collect::<Vec<_>>());
     }
 
     #[test]
