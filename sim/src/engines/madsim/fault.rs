@@ -87,6 +87,7 @@ impl Faults {
     /// Makes the world what the active faults together say.
     fn apply(&mut self, there: &mut Inhabitants) {
         there.machines.iter_mut().for_each(|machine| self.apply_to(machine));
+        there.devices.iter().for_each(|device| device.clock.set_skew_us(self.skew_us(&device.site)));
         self.names.lose(self.active.values().filter_map(|fault| match fault {
             Fault::DnsMissing { name } => Some(name.as_str()),
             _ => None,
@@ -96,22 +97,30 @@ impl Faults {
     }
 
     fn apply_to(&self, machine: &mut Machine) {
-        let (mut paused, mut slower_by_ms, mut full, mut skew_us) = (false, 0, false, 0);
+        let (mut paused, mut slower_by_ms, mut full) = (false, 0, false);
         for fault in self.active.values() {
             let here = |host: &Place| machine.site.is_at(std::slice::from_ref(host));
             match fault {
                 Fault::Pause { host } if here(host) => paused = true,
                 Fault::SlowDisk { host, add_ms } if here(host) => slower_by_ms += add_ms,
                 Fault::DiskFull { host } if here(host) => full = true,
-                Fault::Skew { host, us } if here(host) => skew_us += us,
                 _ => {}
             }
         }
         machine.disk.fault(slower_by_ms, full);
-        machine.clock.set_skew_us(skew_us);
+        machine.clock.set_skew_us(self.skew_us(&machine.site));
         if machine.state != State::Down {
             machine.be(if paused { State::Paused } else { State::Up });
         }
+    }
+
+    /// By how much the clock there is wrong, in microseconds.
+    pub(super) fn skew_us(&self, site: &Site) -> i64 {
+        let wrong = self.active.values().map(|fault| match fault {
+            Fault::Skew { host, us } if site.is_at(std::slice::from_ref(host)) => *us,
+            _ => 0,
+        });
+        wrong.sum()
     }
 
     fn cut_links(&mut self, there: &Inhabitants) {

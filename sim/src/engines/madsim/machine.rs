@@ -103,7 +103,13 @@ impl Machine {
 #[derive(Default)]
 pub(super) struct Inhabitants {
     pub(super) machines: Vec<Machine>,
-    pub(super) devices: Vec<Site>,
+    pub(super) devices: Vec<Device>,
+}
+
+/// Where a device is, and what it takes for the time.
+pub(super) struct Device {
+    pub(super) site: Site,
+    pub(super) clock: Clock,
 }
 
 impl Inhabitants {
@@ -114,7 +120,8 @@ impl Inhabitants {
 
     /// Where everything stands.
     pub(super) fn sites(&self) -> impl Iterator<Item = &Site> {
-        self.machines.iter().map(|machine| &machine.site).chain(&self.devices)
+        let devices = self.devices.iter().map(|device| &device.site);
+        self.machines.iter().map(|machine| &machine.site).chain(devices)
     }
 }
 

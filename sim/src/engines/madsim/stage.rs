@@ -19,7 +19,7 @@ use serde_json::Value;
 use super::disk::Disk;
 use super::distance::Distances;
 use super::fault::{Faults, can_express};
-use super::machine::{Common, Inhabitants, Machine, Site};
+use super::machine::{Common, Device, Inhabitants, Machine, Site};
 use super::names::Names;
 use crate::engines::evidence::{Evidence, legs_of, lock, signed_by};
 use crate::fabric::{Fault, FaultId, WorldOptions};
@@ -104,8 +104,9 @@ impl Stage for MadsimStage {
         let n = world.there.devices.len() as u32 + 1;
         let ip = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(172, 16, 0, 0)) + n));
         let node = Handle::current().create_node().name(name).ip(ip).build().id();
-        world.there.devices.push(Site::of_device(name, node));
-        let clock = self.common.clock.of_another_host();
+        let (site, clock) = (Site::of_device(name, node), self.common.clock.of_another_host());
+        clock.set_skew_us(world.faults.skew_us(&site));
+        world.there.devices.push(Device { site, clock: clock.clone() });
         let host = self.common.host(name, (node, ip), Disk::new(clock.clone()), clock, 0);
         world.tasks.push(host.tasks.clone());
         host
