@@ -144,6 +144,21 @@ impl<'h> Circles<'h> {
     }
 
     fn packed(mut self, least: usize) -> Vec<Part> {
+        let sizes = self.settle();
+        let (part_of, count) = self.assign(&sizes, least);
+        let mut parts = vec![Part::new(); count.max(1)];
+        for (place, about) in self.about.iter().enumerate() {
+            match about {
+                About::Nobody => {}
+                About::Everybody => parts.iter_mut().for_each(|part| part.push(place as u32)),
+                About::One(head) => parts[part_of[*head as usize]].push(place as u32),
+            }
+        }
+        parts
+    }
+
+    /// From now on events are about whoever stands for a circle. Answers how many are about each.
+    fn settle(&mut self) -> Vec<usize> {
         let mut sizes = vec![0; self.towards.len()];
         for at in 0..self.about.len() {
             if let About::One(name) = self.about[at] {
@@ -152,34 +167,26 @@ impl<'h> Circles<'h> {
                 sizes[head as usize] += 1;
             }
         }
-        let (mut part_of, mut parts, mut room) = (vec![None; sizes.len()], 0, 0);
-        let mut packed: Vec<Part> = Vec::new();
+        sizes
+    }
+
+    /// Of whoever stands for a circle its part, and how many parts there are.
+    fn assign(&self, sizes: &[usize], least: usize) -> (Vec<usize>, usize) {
+        const NONE: usize = usize::MAX;
+        let (mut part_of, mut count, mut room) = (vec![NONE; sizes.len()], 0, 0);
         for about in &self.about {
-            if let About::One(head) = *about
-                && part_of[head as usize].is_none()
-            {
-                if room == 0 {
-                    (parts, room) = (parts + 1, least.max(1));
-                    packed.push(Part::new());
-                }
-                part_of[head as usize] = Some(parts - 1);
-                room = usize::saturating_sub(room, sizes[head as usize]);
+            let About::One(head) = *about else { continue };
+            let part = &mut part_of[head as usize];
+            if *part != NONE {
+                continue;
             }
-        }
-        if packed.is_empty() {
-            packed.push(Part::new());
-        }
-        for (place, about) in self.about.iter().enumerate() {
-            match about {
-                About::Nobody => {}
-                About::Everybody => packed.iter_mut().for_each(|part| part.push(place as u32)),
-                About::One(head) => {
-                    let part = part_of[*head as usize].and_then(|part: usize| packed.get_mut(part));
-                    part.into_iter().for_each(|part| part.push(place as u32));
-                }
+            if room == 0 {
+                (count, room) = (count + 1, least.max(1));
             }
+            *part = count - 1;
+            room = usize::saturating_sub(room, sizes[head as usize]);
         }
-        packed
+        (part_of, count)
     }
 }
 
