@@ -13,7 +13,7 @@ const STOPS: [&str; 3] = ["crash", "pause", "power_off"];
 /// Families that make a clock wrong.
 const CLOCKS: [&str; 3] = ["skew", "drift", "jump"];
 /// Clocks that are apart by less hinder nobody. A call between clusters is good for a minute (SEC-004), and
-/// RFC 7519 wants some leeway for clocks; machines that ask any time server are closer to each other.
+/// RFC 7519 allows some leeway for clocks; machines that ask any time server are closer to each other.
 const APART_MAX_US: u64 = 4_500_000;
 /// The members of a fault that name places.
 const SIDES: [&str; 5] = ["host", "a", "b", "from", "to"];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fusion_protocol::media::{BEAT, Leg, Life, OpenLeg};
+use fusion_protocol::media::{BEAT, BEATS, Leg, Life, OpenLeg};
 use fusion_protocol::{Count, Url, Uuid};
 use fusion_runtime::http::Coming;
 use http::{Method, Request};
@@ -67,6 +67,8 @@ pub(crate) struct Heart {
     /// Which life of the relay this is.
     pub(crate) life: Uuid,
     beats: Coming,
+    /// How many octets it may still send: a relay may be another org's, and nobody beats for ever.
+    left: usize,
 }
 
 /// MED-004: whether the relay lives, and hears it from now on.
@@ -83,7 +85,7 @@ pub(crate) async fn listen(cluster: &Cluster, relay: &Url) -> Option<Heart> {
     while said.len() <= LIFE_BYTES_MAX {
         said.extend(beats.next(LIFE_TIMEOUT).await.ok()??);
         if let Ok(Life { life }) = serde_json::from_slice(&said) {
-            return Some(Heart { life, beats });
+            return Some(Heart { life, beats, left: BEATS as usize });
         }
     }
     None
@@ -94,7 +96,8 @@ impl Heart {
     /// to, and may be asked anew. `None`: it does not answer in time.
     pub(crate) async fn beats(&mut self) -> Option<bool> {
         let beat = self.beats.next(BEAT + LIFE_TIMEOUT).await.ok()?;
-        Some(beat.is_some())
+        self.left = self.left.saturating_sub(beat.as_ref().map_or(0, Bytes::len));
+        Some(beat.is_some() && self.left > 0)
     }
 }
 
