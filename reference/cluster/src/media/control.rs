@@ -85,7 +85,7 @@ pub(crate) async fn listen(cluster: &Cluster, relay: &Url) -> Option<Heart> {
     while said.len() <= LIFE_BYTES_MAX {
         said.extend(beats.next(LIFE_TIMEOUT).await.ok()??);
         if let Ok(Life { life }) = serde_json::from_slice(&said) {
-            return Some(Heart { life, beats, left: BEATS as usize });
+            return Some(Heart { life, beats, left: BEATS as usize + 1 });
         }
     }
     None

@@ -161,6 +161,28 @@ async fn a_call_leaves_a_relay_that_falls_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_listens_for_ever_to_a_relay_that_says_too_much() {
+    let (world, asked) = (world(1).await, Arc::new(AtomicU32::new(0)));
+    let counted = asked.clone();
+    let life = move |RawQuery(query): RawQuery| async move {
+        let said = Bytes::from(format!(r#"{{"life":"{}"}}"#, Uuid::from_u128(1)));
+        let said = stream::iter([Ok::<_, std::io::Error>(said)]);
+        match query.map(|_| counted.fetch_add(1, Ordering::Relaxed)) {
+            None => Body::from_stream(said),
+            Some(_) => {
+                Body::from_stream(said.chain(stream::repeat_with(|| Ok(Bytes::from_static(&[b'\n'; 100])))))
+            }
+        }
+    };
+    Books::default().serve_with(&world, 1, get(life)).await;
+    let stage = Stage::pair_in(world).await;
+    stage.join("alice", 0).await;
+    stage.pass(10).await;
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((20..=45).contains(&asked), "it is heard as one that does not beat: {asked}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_stays_away_is_not_stormed() {
     let (world, books) = (world(1).await, Books::default());
     books.serve(&world, 1).await;
