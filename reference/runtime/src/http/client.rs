@@ -3,16 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use fusion_protocol::limits;
+use bytes::{Bytes, BytesMut};
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 
 use super::ClientError;
+use super::exchange::{Connection, Failed, Incoming};
 use super::pool::Pool;
 use crate::net::Stream;
 use crate::{Clock, Host};
@@ -27,10 +23,6 @@ pub const RESPONSE_MAX: usize = 4 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many addresses of a name are tried.
 const ADDRESSES_MAX: usize = 4;
-/// hyper's read and write buffers never grow beyond this.
-const BUFFER_MAX: usize = 64 << 10;
-
-pub(super) type Connection = http1::SendRequest<Full<Bytes>>;
 
 /// An HTTP client of one machine. Clones share their connections.
 ///
@@ -43,7 +35,6 @@ pub struct Client {
 
 struct Shared {
     host: Host,
-    http: http1::Builder,
     pool: Mutex<Pool>,
 }
 
@@ -58,9 +49,7 @@ impl Client {
     /// A client with an empty pool and the time-out [`TIMEOUT`].
     #[must_use]
     pub fn new(host: &Host) -> Self {
-        let mut http = http1::Builder::new();
-        http.max_header_size(limits::HEADER_MAX).max_buf_size(BUFFER_MAX);
-        let shared = Shared { host: host.clone(), http, pool: Mutex::default() };
+        let shared = Shared { host: host.clone(), pool: Mutex::default() };
         Self { shared: Arc::new(shared), timeout: TIMEOUT }
     }
 
@@ -76,17 +65,16 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]: only after [`ClientError::Unreachable`] is it certain that nothing was sent.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientError> {
-        let clock = &self.shared.host.clock;
-        let started = clock.now();
-        let (authority, mut request) = prepare(request)?;
+        let started = self.shared.host.clock.now();
+        let (authority, request) = prepare(request)?;
         while let Some(connection) = self.pool(|pool| pool.take(&authority, started)) {
-            match self.exchange(&authority, connection, request, started).await {
+            match self.exchange(&authority, connection, &request, started).await {
                 Ok(response) => return Ok(response),
-                Err(Failed::Unsent(returned)) => request = *returned,
-                Err(Failed::Sent(error)) => return Err(error),
+                Err(Failed::Unsent(_)) => {}
+                Err(Failed::Over(error)) => return Err(error),
             }
         }
-        self.send_over_new(&authority, request, started).await
+        self.send_over_new(&authority, &request, started).await
     }
 
     /// As [`Client::send`], over a connection that nobody has used before: for a second try after one
@@ -97,7 +85,7 @@ impl Client {
     pub async fn send_anew(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientError> {
         let started = self.shared.host.clock.now();
         let (authority, request) = prepare(request)?;
-        self.send_over_new(&authority, request, started).await
+        self.send_over_new(&authority, &request, started).await
     }
 
     /// Sends `request` over a connection of its own, and answers as soon as the response has begun: its body
@@ -109,67 +97,46 @@ impl Client {
         let clock = &self.shared.host.clock;
         let started = clock.now();
         let (authority, request) = prepare(request)?;
-        let mut connection = self.connect(&authority, started).await?;
-        let beginning = clock.timeout(self.left(started), connection.send_request(request)).await;
-        let response = beginning.map_err(|_| ClientError::TimedOut)?.map_err(|error| read_error(&error))?;
+        let connection = self.connect(&authority, started).await?;
+        let beginning = clock.timeout(self.left(started), connection.ask(&request)).await;
+        let response = beginning.map_err(|_| ClientError::TimedOut)?;
+        let response = response.map_err(|failed| authority.failed(failed))?;
         Ok(response.map(|body| Coming { body, clock: clock.clone() }))
     }
 
     async fn send_over_new(
         &self,
         authority: &Authority,
-        request: Request<Full<Bytes>>,
+        request: &Request<Bytes>,
         started: Duration,
     ) -> Result<Response<Bytes>, ClientError> {
         let connection = self.connect(authority, started).await?;
-        self.exchange(authority, connection, request, started).await.map_err(|failed| match failed {
-            Failed::Unsent(_) => authority.unreachable("the connection closed at once"),
-            Failed::Sent(error) => error,
-        })
+        let response = self.exchange(authority, connection, request, started).await;
+        response.map_err(|failed| authority.failed(failed))
     }
 
     async fn connect(&self, authority: &Authority, started: Duration) -> Result<Connection, ClientError> {
-        let host = &self.shared.host;
         let left = self.left(started).min(CONNECT_TIMEOUT);
-        let stream = open(host, authority, left).await?;
-        let (sender, connection) = self
-            .shared
-            .http
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| authority.unreachable(error))?;
-        host.tasks.spawn(async move {
-            // Its failure is told to whoever waits for the response.
-            let _ = connection.await;
-        });
-        Ok(sender)
+        open(&self.shared.host, authority, left).await.map(Connection::new)
     }
 
     /// One request over one connection, which goes back to the pool when it is good for another.
     async fn exchange(
         &self,
         authority: &Authority,
-        mut connection: Connection,
-        request: Request<Full<Bytes>>,
+        connection: Connection,
+        request: &Request<Bytes>,
         started: Duration,
     ) -> Result<Response<Bytes>, Failed> {
-        let whole = async {
-            let response = connection.try_send_request(request).await.map_err(|mut error| {
-                match error.take_message() {
-                    Some(request) => Failed::Unsent(Box::new(request)),
-                    None => Failed::Sent(read_error(&error.into_error())),
-                }
-            })?;
-            read(response).await.map_err(Failed::Sent)
-        };
         let clock = &self.shared.host.clock;
-        let response = clock
-            .timeout(self.left(started), whole)
-            .await
-            .map_err(|_| Failed::Sent(ClientError::TimedOut))??;
-        // Not ready means that the request is still being sent, answered early: such a connection is
-        // not worth waiting for.
-        if connection.is_ready() {
+        let whole = async {
+            let (parts, body) = connection.ask(request).await?.into_parts();
+            let (body, connection) = body.collect().await.map_err(Failed::Over)?;
+            Ok((Response::from_parts(parts, body), connection))
+        };
+        let answered = clock.timeout(self.left(started), whole).await;
+        let (response, connection) = answered.map_err(|_| Failed::Over(ClientError::TimedOut))??;
+        if let Some(connection) = connection {
             self.pool(|pool| pool.put(authority.clone(), connection, clock.now()));
         }
         Ok(response)
@@ -196,27 +163,9 @@ impl Coming {
     /// # Errors
     /// [`ClientError::TimedOut`], and whatever breaks a connection.
     pub async fn next(&mut self, limit: Duration) -> Result<Option<Bytes>, ClientError> {
-        loop {
-            let frame =
-                self.clock.timeout(limit, self.body.frame()).await.map_err(|_| ClientError::TimedOut)?;
-            match frame {
-                None => return Ok(None),
-                Some(Err(error)) => return Err(read_error(&error)),
-                // Trailers are of no interest.
-                Some(Ok(frame)) => {
-                    if let Ok(piece) = frame.into_data() {
-                        return Ok(Some(piece));
-                    }
-                }
-            }
-        }
+        let piece = self.clock.timeout(limit, self.body.piece()).await;
+        Ok(piece.map_err(|_| ClientError::TimedOut)??.map(BytesMut::freeze))
     }
-}
-
-/// How one exchange failed: with the request in hand again, or not.
-enum Failed {
-    Unsent(Box<Request<Full<Bytes>>>),
-    Sent(ClientError),
 }
 
 /// A secured connection to `authority` within `limit`.
@@ -258,43 +207,25 @@ impl Authority {
         if self.port == 443 { name } else { format!("{name}:{}", self.port) }
     }
 
+    fn failed(&self, failed: Failed) -> ClientError {
+        match failed {
+            Failed::Unsent(reason) => self.unreachable(reason),
+            Failed::Over(error) => error,
+        }
+    }
+
     pub(crate) fn unreachable(&self, reason: impl ToString) -> ClientError {
         ClientError::Unreachable { authority: self.header(), reason: reason.to_string() }
     }
 }
 
 /// The request as it is sent to the server itself: path only, with the `Host` it is for.
-fn prepare(request: Request<Bytes>) -> Result<(Authority, Request<Full<Bytes>>), ClientError> {
-    let (mut parts, body) = request.into_parts();
-    let authority = Authority::of(&parts.uri, &["https"])?;
-    parts.uri = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")).into();
+fn prepare(mut request: Request<Bytes>) -> Result<(Authority, Request<Bytes>), ClientError> {
+    let authority = Authority::of(request.uri(), &["https"])?;
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.unwrap_or_else(|| PathAndQuery::from_static("/")).into();
     let host =
         HeaderValue::try_from(authority.header()).map_err(|error| ClientError::Invalid(error.to_string()))?;
-    parts.headers.insert(header::HOST, host);
-    Ok((authority, Request::from_parts(parts, Full::new(body))))
-}
-
-async fn read(response: Response<Incoming>) -> Result<Response<Bytes>, ClientError> {
-    let (parts, body) = response.into_parts();
-    if body.size_hint().lower() > RESPONSE_MAX as u64 {
-        return Err(ClientError::TooLarge);
-    }
-    match Limited::new(body, RESPONSE_MAX).collect().await {
-        Ok(body) => Ok(Response::from_parts(parts, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(ClientError::TooLarge),
-        Err(error) => Err(match error.downcast::<hyper::Error>() {
-            Ok(error) => read_error(&error),
-            Err(error) => ClientError::Interrupted(error.to_string()),
-        }),
-    }
-}
-
-fn read_error(error: &hyper::Error) -> ClientError {
-    if error.is_parse_too_large() {
-        ClientError::TooLarge
-    } else if error.is_parse() || error.is_user() {
-        ClientError::Invalid(error.to_string())
-    } else {
-        ClientError::Interrupted(error.to_string())
-    }
+    request.headers_mut().insert(header::HOST, host);
+    Ok((authority, request))
 }

@@ -4,6 +4,7 @@
 //! whether repeating is harmless), redirects (a token must not follow one, NAM-005).
 
 mod client;
+mod exchange;
 mod pool;
 mod server;
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::client::{Authority, Connection};
+use super::client::Authority;
+use super::exchange::Connection;
 
 /// How many idle connections are kept to one authority.
 const IDLE_PER_AUTHORITY_MAX: usize = 4;
-/// How many idle connections are kept in all. One costs about 12 KiB at each end.
+/// How many idle connections are kept in all. The other end of one costs some 20 KiB.
 const IDLE_MAX: usize = 256;
 /// How long an unused connection is kept: less than the server waits (`HEADER_TIMEOUT`).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -31,8 +32,8 @@ impl Pool {
     pub(super) fn take(&mut self, authority: &Authority, now: Duration) -> Option<Connection> {
         self.expire(now);
         while let Some(&number) = self.of.get(authority)?.last() {
-            let connection = self.remove(number)?;
-            if !connection.is_closed() {
+            let mut connection = self.remove(number)?;
+            if connection.is_quiet() {
                 return Some(connection);
             }
         }
@@ -42,9 +43,6 @@ impl Pool {
     /// Keeps `connection` for the next request to `authority`.
     pub(super) fn put(&mut self, authority: Authority, connection: Connection, now: Duration) {
         self.expire(now);
-        if connection.is_closed() {
-            return;
-        }
         if self.of.get(&authority).is_some_and(|numbers| numbers.len() >= IDLE_PER_AUTHORITY_MAX) {
             return;
         }

@@ -38,6 +38,20 @@ impl PipeNet {
     }
 }
 
+/// What a server has read, request by request. Clones are the same.
+#[derive(Clone, Default)]
+pub struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    pub fn hear(&self, request: &[u8]) {
+        self.0.lock().unwrap().push(String::from_utf8_lossy(request).into_owned());
+    }
+
+    pub fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 pub fn at() -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], PORT))
 }
