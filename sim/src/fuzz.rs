@@ -47,7 +47,7 @@ use crate::workers::stopped_by_ctrl_c;
 ///   cargo xtask sim madsim one-to-one-race --seed 7 --tell
 ///   cargo xtask sim madsim one-to-one-race race-under-partition glare --seeds 200 --swarm
 ///   cargo xtask sim madsim alice-chats-bob alice-calls-bob --seeds 3 --twice
-///   cargo xtask sim madsim one-to-one-race --seeds 50 --plant forgetful-commits
+///   cargo xtask sim madsim one-to-one-race --seeds 300 --plant forgetful-commits
 #[derive(Parser)]
 #[command(
     name = "cargo xtask sim madsim",
