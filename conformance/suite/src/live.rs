@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use fusion_runtime::bus::LocalBus;
+use fusion_runtime::Host;
 use fusion_runtime::net::{LiveConfig, LiveNet, ResolveTable};
-use fusion_runtime::probe::LogProbe;
 use fusion_runtime::store::MemoryStore;
-use fusion_runtime::{Clock, Entropy, Host, Tasks};
 
 use crate::Target;
 
@@ -37,16 +35,7 @@ pub fn host(target: &Target) -> Result<Host> {
         std::fs::read_to_string(&trust).with_context(|| format!("cannot read {}", trust.display()))?;
     let net = LiveNet::new(LiveConfig { trust_pem, resolve, ..LiveConfig::default() })
         .with_context(|| format!("cannot trust {}", trust.display()))?;
-    Ok(Host {
-        name: "conformance".into(),
-        net: Arc::new(net),
-        tasks: Tasks::default(),
-        clock: Clock::real(),
-        entropy: Entropy::from_system(),
-        store: Arc::new(MemoryStore::new()),
-        bus: Arc::new(LocalBus::default()),
-        probe: Arc::new(LogProbe),
-    })
+    Ok(Host::live("conformance", Arc::new(net), Arc::new(MemoryStore::new())))
 }
 
 fn trust(ca: Option<&Path>) -> Result<PathBuf> {

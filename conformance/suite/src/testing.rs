@@ -7,12 +7,10 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use fusion_protocol::{Domain, UrlTemplate};
-use fusion_runtime::bus::LocalBus;
 use fusion_runtime::http::serve;
 use fusion_runtime::net::{Listener, Net, Stream, Udp};
-use fusion_runtime::probe::LogProbe;
 use fusion_runtime::store::MemoryStore;
-use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp};
+use fusion_runtime::{Clock, Entropy, Host, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::device::lock;
@@ -71,14 +69,9 @@ impl Listener for Door {
 /// A machine on `net`.
 pub(crate) fn host(net: &Pipes) -> Host {
     Host {
-        name: "test".into(),
-        net: Arc::new(net.clone()),
-        tasks: Tasks::default(),
         clock: Clock::starting_at(Timestamp(1_700_000_000_000_000)),
         entropy: Entropy::from_u64(1),
-        store: Arc::new(MemoryStore::new()),
-        bus: Arc::new(LocalBus::default()),
-        probe: Arc::new(LogProbe),
+        ..Host::live("test", Arc::new(net.clone()), Arc::new(MemoryStore::new()))
     }
 }
 

@@ -19,10 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use fusion_protocol::map::{DomainChange, DomainFeed, DomainRecord};
 use fusion_protocol::{Address, ClusterName, Count, Incarnation, Service, Url, UrlTemplate, UserRef};
-use fusion_runtime::bus::LocalBus;
 use fusion_runtime::probe::{Level, Probe, StateChange};
 use fusion_runtime::store::{Batch, MemoryStore};
-use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp, http as server};
+use fusion_runtime::{Clock, Entropy, Host, Timestamp, http as server};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use serde_json::Value;
 
@@ -355,13 +354,9 @@ fn host(
     probe: Arc<Recorded>,
 ) -> Host {
     Host {
-        name: name.into(),
-        net: Arc::new(net.clone()),
-        tasks: Tasks::default(),
         clock: clock.clone(),
         entropy: entropy.clone(),
-        store: Arc::new(store),
-        bus: Arc::new(LocalBus::default()),
         probe,
+        ..Host::live(name, Arc::new(net.clone()), Arc::new(store))
     }
 }

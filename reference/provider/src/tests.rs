@@ -12,11 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use fusion_cluster::{Cluster, ClusterConfig, OrgRole, PairRule, router};
 use fusion_protocol::{ClusterName, Service, Url, UrlTemplate};
-use fusion_runtime::bus::LocalBus;
 use fusion_runtime::http::{Client, serve};
 use fusion_runtime::probe::{Level, Probe};
 use fusion_runtime::store::{Batch, Key, MemoryStore, Row, Store, StoreError};
-use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp};
+use fusion_runtime::{Clock, Entropy, Host, Timestamp};
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -189,14 +188,10 @@ fn at(of: &str) -> SocketAddr {
 
 fn host(of: &str, net: &MemoryNet, clock: &Clock, store: MemoryStore, lines: &Arc<Lines>) -> Host {
     Host {
-        name: of.into(),
-        net: Arc::new(net.clone()),
-        tasks: Tasks::default(),
         clock: clock.clone(),
         entropy: Entropy::from_u64(1).stream(of),
-        store: Arc::new(Slow(store)),
-        bus: Arc::new(LocalBus::default()),
         probe: lines.clone(),
+        ..Host::live(of, Arc::new(net.clone()), Arc::new(Slow(store)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::bus::LocalBus;
 use crate::probe::LogProbe;
-use crate::{Bus, Clock, Entropy, Net, Probe, Store, Tasks};
+use crate::{Bus, Clock, Entropy, Net, Probe, Proofs, Store, Tasks};
 
 /// The world of one machine. Cheap to clone; all clones are the same machine.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub struct Host {
     pub bus: Arc<dyn Bus>,
     /// Where state changes and log lines are reported.
     pub probe: Arc<dyn Probe>,
+    /// Which signatures need no proof.
+    pub proofs: Proofs,
 }
 
 impl Host {
@@ -40,6 +42,7 @@ impl Host {
             store,
             bus: Arc::new(LocalBus::default()),
             probe: Arc::new(LogProbe),
+            proofs: Proofs::default(),
         }
     }
 

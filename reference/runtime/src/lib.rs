@@ -18,6 +18,7 @@ pub mod http;
 mod latch;
 pub mod net;
 pub mod probe;
+pub mod proofs;
 pub mod store;
 pub mod tasks;
 #[cfg(not(madsim))]
@@ -31,5 +32,6 @@ pub use host::Host;
 pub use latch::Latch;
 pub use net::Net;
 pub use probe::Probe;
+pub use proofs::Proofs;
 pub use store::Store;
 pub use tasks::Tasks;

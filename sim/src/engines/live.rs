@@ -13,7 +13,6 @@ use fusion_history::Recorder;
 use fusion_history::canary::Canaries;
 use fusion_history::event::Sink;
 use fusion_protocol::media::LegCounters;
-use fusion_runtime::bus::LocalBus;
 use fusion_runtime::net::live::{LiveConfig, LiveNet};
 use fusion_runtime::net::{IpRange, ResolveTable};
 use fusion_runtime::probe::Level;
@@ -110,14 +109,10 @@ impl LiveStage {
 
     fn host(&self, name: &str) -> Host {
         Host {
-            name: name.into(),
-            net: self.net.clone(),
             tasks: self.tasks.clone(),
             clock: self.clock.clone(),
-            entropy: Entropy::from_system(),
-            store: Arc::new(MemoryStore::new()),
-            bus: Arc::new(LocalBus::default()),
             probe: Arc::new(ProviderLog(None)),
+            ..Host::live(name, self.net.clone(), Arc::new(MemoryStore::new()))
         }
     }
 }

@@ -306,6 +306,7 @@ impl State {
             store: Arc::new(DiskStore { shared: shared.clone(), machine }),
             bus: slot.bus.clone().unwrap_or_else(|| Arc::new(LocalBus::default())),
             probe: slot.probe.clone(),
+            proofs: self.proofs.clone(),
         };
         self.host_mut(id).machine = Some(host.clone());
         host

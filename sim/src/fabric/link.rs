@@ -6,6 +6,7 @@
 mod faults;
 mod profile;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use fusion_runtime::Entropy;
@@ -19,6 +20,11 @@ use super::world::State;
 
 /// What a header adds to a payload on the line, bytes: IP and TCP without options.
 const HEADER_BYTES: u64 = 40;
+
+/// Every direction in use, by its sender: a machine sends to few, and finds them at once however many
+/// machines there are.
+#[derive(Default)]
+pub(super) struct Links(Vec<BTreeMap<HostId, Box<Link>>>);
 
 /// The state of one direction.
 pub(super) struct Link {
@@ -84,7 +90,7 @@ impl State {
         let now_us = self.now_us();
         let ends = (packet.from.0, packet.to.0);
         self.refresh(ends);
-        let Some(link) = self.links.get_mut(&ends) else { unreachable!("it was just put there") };
+        let Some(link) = self.links.get_mut(ends) else { unreachable!("it was just put there") };
         link.pass(packet, now_us, |fault| self.faults.took_effect(fault))
     }
 
@@ -94,18 +100,17 @@ impl State {
             return None;
         }
         self.refresh(ends);
-        self.links.get(&ends).and_then(|link| link.faults.segment_max())
+        self.links.get_mut(ends).and_then(|link| link.faults.segment_max())
     }
 
     /// Makes the link if it is new, and lets it know the active faults if they have changed.
     fn refresh(&mut self, ends: (HostId, HostId)) {
-        if !self.links.contains_key(&ends) {
-            let link = self.new_link(ends);
-            self.links.insert(ends, link);
+        match self.links.get_mut(ends) {
+            Some(link) if link.rules_version == self.faults.version => return,
+            Some(_) => {}
+            None => self.links.put(ends, self.new_link(ends)),
         }
-        if let Some(link) = self.links.get_mut(&ends)
-            && link.rules_version != self.faults.version
-        {
+        if let Some(link) = self.links.get_mut(ends) {
             link.rules_version = self.faults.version;
             link.faults = LinkFaults::of(&self.faults.active_link_faults(&self.hosts, ends));
         }
@@ -113,7 +118,7 @@ impl State {
 
     /// Notes that a datagram was delivered, and whether a later one had come before it.
     pub(super) fn note_turn(&mut self, ends: (HostId, HostId), turn: Turn) {
-        let Some(link) = self.links.get_mut(&ends) else { return };
+        let Some(link) = self.links.get_mut(ends) else { return };
         if turn.number > link.newest_delivered {
             link.newest_delivered = turn.number;
             return;
@@ -191,10 +196,9 @@ impl State {
     /// Sets how links from `from` to `to` behave, those in use included.
     pub(super) fn set_link(&mut self, from: Vec<Place>, to: Vec<Place>, profile: LinkProfile) {
         self.profiles.push((from, to, profile));
-        let in_use: Vec<_> = self.links.keys().copied().collect();
-        for ends in in_use {
+        for ends in self.links.in_use() {
             let Link { profile, base_us, .. } = self.new_link(ends);
-            if let Some(link) = self.links.get_mut(&ends) {
+            if let Some(link) = self.links.get_mut(ends) {
                 (link.profile, link.base_us) = (profile, base_us);
             }
         }
@@ -223,6 +227,27 @@ impl State {
             datagrams_sent: 0,
             newest_delivered: 0,
         }
+    }
+}
+
+impl Links {
+    fn get_mut(&mut self, (from, to): (HostId, HostId)) -> Option<&mut Link> {
+        self.0.get_mut(from.0 as usize)?.get_mut(&to).map(|link| &mut **link)
+    }
+
+    fn put(&mut self, (from, to): (HostId, HostId), link: Link) {
+        let from = from.0 as usize;
+        if self.0.len() <= from {
+            self.0.resize_with(from + 1, BTreeMap::new);
+        }
+        self.0[from].insert(to, Box::new(link));
+    }
+
+    fn in_use(&self) -> Vec<(HostId, HostId)> {
+        let of = |(from, to): (usize, &BTreeMap<HostId, _>)| {
+            to.keys().map(|to| (HostId(from as u32), *to)).collect::<Vec<_>>()
+        };
+        self.0.iter().enumerate().flat_map(of).collect()
     }
 }
 

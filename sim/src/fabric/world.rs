@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fusion_runtime::store::{Key, Row};
-use fusion_runtime::{Clock, Entropy, Tasks, Timestamp};
+use fusion_runtime::{Clock, Entropy, Proofs, Tasks, Timestamp};
 use futures_util::future::abortable;
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -21,7 +21,7 @@ use super::effort::{Effort, Limits, Spin};
 use super::fault::Place;
 use super::host::{self, HostId, HostSlot};
 use super::inject::Faults;
-use super::link::{Link, LinkProfile, Packet, Turn};
+use super::link::{LinkProfile, Links, Packet, Turn};
 use super::observe::{Observer, WireCounts};
 use super::tcp::{Backlog, Connections, Step, TcpOptions};
 use super::udp::{Socket, UdpOptions};
@@ -96,13 +96,14 @@ pub(super) struct State {
     pub(super) host_by_name: BTreeMap<Arc<str>, HostId>,
     pub(super) host_by_ip: BTreeMap<IpAddr, HostId>,
     pub(super) profiles: Vec<(Vec<Place>, Vec<Place>, LinkProfile)>,
-    pub(super) links: BTreeMap<(HostId, HostId), Link>,
+    pub(super) links: Links,
     pub(super) connections: Connections,
     pub(super) listeners: BTreeMap<SocketAddr, Backlog>,
     pub(super) sockets: BTreeMap<SocketAddr, Socket>,
     pub(super) names: Names,
     pub(super) faults: Faults,
     pub(super) effort: Effort,
+    pub(super) proofs: Proofs,
     pub(super) era: Era,
 }
 
@@ -175,12 +176,13 @@ impl World {
             host_by_name: BTreeMap::new(),
             host_by_ip: BTreeMap::new(),
             profiles: Vec::new(),
-            links: BTreeMap::new(),
+            links: Links::default(),
             connections: Connections::default(),
             listeners: BTreeMap::new(),
             sockets: BTreeMap::new(),
             names: Names::default(),
             faults: Faults::default(),
+            proofs: Proofs::of_one_process(),
             era: Era::Before,
         };
         let shared =

@@ -114,7 +114,8 @@ impl Keyring {
 
     /// Whether a key of `cluster` signed `token`.
     pub(super) async fn signed(&self, cluster: &ClusterName, token: &Token<'_>) -> Result<(), Problem> {
-        token.signed_by(&self.key(cluster, token.kid()).await?)
+        let key = self.key(cluster, token.kid()).await?;
+        if token.known_to_be_signed_by(&key, &self.host.proofs) { Ok(()) } else { token.signed_by(&key) }
     }
 
     async fn key(&self, cluster: &ClusterName, kid: &str) -> Result<DecodingKey, Problem> {

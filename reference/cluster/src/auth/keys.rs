@@ -9,8 +9,8 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use fusion_protocol::auth::Jwk;
-use fusion_runtime::Host;
 use fusion_runtime::store::{Batch, StoreError};
+use fusion_runtime::{Host, Proofs};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -20,6 +20,7 @@ use crate::{StartError, rows};
 pub struct SigningKey {
     pair: Ed25519KeyPair,
     kid: String,
+    proofs: Proofs,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,14 +39,14 @@ impl SigningKey {
         loop {
             let row = host.store.get(std::slice::from_ref(&key)).await?.pop().flatten();
             if let Some(row) = &row {
-                return Self::read(&row.value);
+                return Ok(Self { proofs: host.proofs.clone(), ..Self::read(&row.value)? });
             }
             let made = Self::make(host)?;
             let mut batch = Batch::default();
             batch.expect(&key, None);
             rows::put(&mut batch, key.clone(), &made.row()?);
             match host.store.commit(batch).await {
-                Ok(()) => return Ok(made),
+                Ok(()) => return Ok(Self { proofs: host.proofs.clone(), ..made }),
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -95,6 +96,7 @@ impl SigningKey {
         let signature = self.pair.sign(token.as_bytes());
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        self.proofs.made(self.pair.public_key().as_ref(), &token);
         token
     }
 
@@ -117,7 +119,7 @@ impl SigningKey {
 
     fn of(pair: Ed25519KeyPair) -> Self {
         let kid = URL_SAFE_NO_PAD.encode(&Sha256::digest(pair.public_key())[..12]);
-        Self { pair, kid }
+        Self { pair, kid, proofs: Proofs::default() }
     }
 }
 

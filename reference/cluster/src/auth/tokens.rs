@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use fusion_protocol::{Code, Problem};
-use fusion_runtime::Timestamp;
+use fusion_runtime::{Proofs, Timestamp};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
 use serde::de::{DeserializeOwned, IgnoredAny};
 
@@ -69,6 +69,11 @@ impl<'a> Token<'a> {
         jsonwebtoken::dangerous::insecure_decode_claims(self.text).map_err(|_| malformed())
     }
 
+    /// Whether it needs no proof that `key` signed it.
+    pub(super) fn known_to_be_signed_by(&self, key: &DecodingKey, proofs: &Proofs) -> bool {
+        key.try_get_as_bytes().is_ok_and(|key| proofs.knows(key, self.text))
+    }
+
     /// Whether `key` signed it.
     pub(super) fn signed_by(&self, key: &DecodingKey) -> Result<(), Problem> {
         jsonwebtoken::decode::<IgnoredAny>(self.text, key, &SIGNATURE_ONLY)
@@ -98,8 +103,11 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+    use fusion_runtime::Host;
+
     use super::*;
     use crate::auth::SigningKey;
+    use crate::testing::World;
 
     fn signed(typ: &str) -> (String, DecodingKey) {
         let key = SigningKey::from_seed(&[1; 32]);
@@ -129,6 +137,24 @@ mod tests {
             assert!(!reads_with_header(&json!({ "alg": alg })), "{alg}");
         }
         assert!(!reads_with_header(&json!({"typ": "x"})));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_process_has_signed_needs_no_proof_in_it() {
+        let world = World::new(&["a"]).await;
+        let host = Host { proofs: Proofs::of_one_process(), ..world.cluster("a").host.clone() };
+        for life in ["the key is made or read", "the key is read"] {
+            let key = SigningKey::load_or_make(&host).await.unwrap();
+            let token = key.sign("x", &json!({ "sub": life }));
+            let forged = format!("{token}A");
+            let known = |token: &str, key: &[u8; 32], proofs: &Proofs| {
+                Token::read(token).unwrap().known_to_be_signed_by(&DecodingKey::from_ed_der(key), proofs)
+            };
+            assert!(known(&token, &key.public_key(), &host.proofs), "{life}");
+            assert!(!known(&token, &[1; 32], &host.proofs));
+            assert!(!known(&forged, &key.public_key(), &host.proofs));
+            assert!(!known(&token, &key.public_key(), &Proofs::default()));
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::store::MemoryStore;
-use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp};
+use fusion_runtime::{Clock, Entropy, Host, Proofs, Tasks, Timestamp};
 use madsim::runtime::{Handle, Runtime};
 
 use super::RUN_LIMIT;
@@ -76,6 +76,7 @@ impl Lot {
             entropy: self.entropy.stream(&name),
             store: Arc::new(MemoryStore::new()),
             bus: Arc::new(LocalBus::default()),
+            proofs: Proofs::default(),
             probe: Arc::new(Silent),
             name: name.as_str().into(),
         };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use fusion_deployment::{Federation, Hooks, HostSpec, Running, start_host};
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::probe::Level;
-use fusion_runtime::{Clock, Entropy, Host, Tasks};
+use fusion_runtime::{Clock, Entropy, Host, Proofs, Tasks};
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 
@@ -168,6 +168,7 @@ impl Common {
             entropy: self.entropy.stream(&format!("host/{name}/{life}")),
             store: Arc::new(disk),
             bus: Arc::new(LocalBus::default()),
+            proofs: Proofs::default(),
             probe: Arc::new(MachineProbe::new(name, self.clock.clone(), self.evidence.clone())),
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::store::MemoryStore;
-use fusion_runtime::{Clock, Entropy, Host, Tasks};
+use fusion_runtime::{Clock, Entropy, Host, Proofs, Tasks};
 use turmoil::Builder;
 
 use super::net::{MachineNet, Wires};
@@ -47,6 +47,7 @@ where
             entropy,
             store: Arc::new(MemoryStore::new()),
             bus: Arc::new(LocalBus::default()),
+            proofs: Proofs::default(),
             probe: Arc::new(Silent),
             name: name.as_str().into(),
         };

@@ -41,7 +41,7 @@ use fusion_protocol::media::LegCounters;
 use fusion_runtime::bus::LocalBus;
 use fusion_runtime::probe::Level;
 use fusion_runtime::store::MemoryStore;
-use fusion_runtime::{Clock, Entropy, Host, Tasks, Timestamp};
+use fusion_runtime::{Clock, Entropy, Host, Proofs, Tasks, Timestamp};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use turmoil::{Builder, Sim};
@@ -262,6 +262,7 @@ impl Outside {
             store: Arc::new(self.disks[&spec.name].store(clock.clone(), tasks.clone())),
             probe: Arc::new(MachineProbe::new(&spec.name, clock.clone(), self.evidence.clone())),
             bus: Arc::new(LocalBus::default()),
+            proofs: Proofs::default(),
             entropy: of_this_life("host"),
             tasks,
             clock,
@@ -370,6 +371,7 @@ impl Stage for TurmoilStage {
             entropy: entropy.stream(&format!("device/{name}/{number}")),
             store: Arc::new(MemoryStore::new()),
             bus: Arc::new(LocalBus::default()),
+            proofs: Proofs::default(),
             probe: Arc::new(Silent),
         }
     }
