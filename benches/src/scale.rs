@@ -44,7 +44,14 @@ pub(crate) enum Sample {
     /// A scenario on so many seeds, judged.
     Calls { seeds: u64 },
     /// Clusters with connected devices for a while.
-    Clusters { clusters: usize, devices: usize, seconds: u64 },
+    Clusters { federation: Federation, devices: usize, seconds: u64 },
+}
+
+/// So many clusters, each of an org of its own, of which so many have a domain: each cluster knows all domains.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Federation {
+    clusters: usize,
+    domains: usize,
 }
 
 /// What carries requests.
@@ -70,6 +77,8 @@ pub(crate) struct Shown {
     pub(crate) resident_kb: f64,
     /// RPCs made, seeds played, devices connected.
     pub(crate) work: u64,
+    /// Polls of tasks and packets, where they are counted.
+    pub(crate) events: u64,
     /// What it took to come so far, where that is not part of the figure.
     pub(crate) before_s: f64,
 }
@@ -98,7 +107,7 @@ pub(crate) fn sample(what: &str) -> Result<()> {
         }),
         Sample::Memory { hosts } => bare::memory(hosts)?,
         Sample::Calls { seeds } => play_calls(seeds)?,
-        Sample::Clusters { clusters, devices, seconds } => clusters::live(clusters, devices, seconds)?,
+        Sample::Clusters { federation, devices, seconds } => clusters::live(federation, devices, seconds)?,
     };
     println!("{}", serde_json::to_string(&shown)?);
     Ok(())
@@ -247,7 +256,8 @@ fn cluster_hour(how: &How, report: &Report) -> Result<()> {
     let mut shown = Vec::new();
     for round in 0..how.rounds() {
         report.progress(&format!("{name}, round {}", round + 1));
-        shown.push(in_own_process(Sample::Clusters { clusters, devices, seconds })?);
+        let federation = Federation { clusters, domains: clusters };
+        shown.push(in_own_process(Sample::Clusters { federation, devices, seconds })?);
     }
     let row = Row::new(name, walls(&shown).median, "s", Target::AtMost(10.0));
     report.add(row.under(format!(
@@ -260,31 +270,44 @@ fn cluster_hour(how: &How, report: &Report) -> Result<()> {
 }
 
 /// How wall time and memory grow with the number of idle clusters.
+/// How time and memory grow with clusters: with those that have nothing to tell, and with those of which
+/// each has to be known by all others.
 fn growth(how: &How, report: &Report) -> Result<()> {
-    let name = "growth_exponent";
+    grown(how, report, "growth_exponent", Target::AtMost(1.1), 10)?;
+    grown(how, report, "growth_exponent_all_domains", Target::Reported, usize::MAX)
+}
+
+fn grown(how: &How, report: &Report, name: &str, target: Target, domains_max: usize) -> Result<()> {
     if !how.wants(name) {
         return Ok(());
     }
     let sizes: &[usize] = how.size(&[10, 100, 1_000, 3_000, 10_000], &[2, 20]);
-    let (mut walls, mut kilobytes, mut words) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut walls, mut kilobytes, mut events, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for &clusters in sizes {
         if let Some(why) = too_large(clusters, kilobytes.last().copied(), available_kb()?) {
             words.push(format!("{clusters}: {why}"));
             break;
         }
         report.progress(&format!("{name}: {clusters} clusters"));
-        let shown = in_own_process(Sample::Clusters { clusters, devices: 0, seconds: 600 })?;
+        let federation = Federation { clusters, domains: clusters.min(domains_max) };
+        let shown = in_own_process(Sample::Clusters { federation, devices: 0, seconds: 600 })?;
         let wall_s = shown.cost.wall_s + shown.before_s;
         walls.push((clusters as f64, wall_s));
+        events.push((shown.events as f64, wall_s));
         kilobytes.push((clusters as f64, shown.resident_kb));
-        words.push(format!("{clusters}: {wall_s:.2} s, {:.0} MB", shown.resident_kb / 1e3));
+        let (millions, megabytes) = (shown.events as f64 / 1e6, shown.resident_kb / 1e3);
+        words.push(format!("{clusters}: {wall_s:.2} s, {millions:.2} M events, {megabytes:.0} MB"));
     }
     // The first size is mostly the start of the process.
-    let row = Row::new(name, exponent(&walls[1.min(walls.len() - 2)..]), "", Target::AtMost(1.1));
+    let later = |points: &[(f64, f64)]| exponent(&points[1.min(points.len() - 2)..]);
+    let row = Row::new(name, later(&walls), "", target);
     report.add(row.under(format!(
-        "of wall time over clusters that start, fetch the domain map and live 600 simulated s ({}); memory {:.2}",
+        "of wall time over clusters that start, fetch the domain map and live 600 simulated s, {} ({}); over events \
+         {:.2}, memory over clusters {:.2}",
+        if domains_max == usize::MAX { "each with a domain".to_owned() } else { format!("{domains_max} domains") },
         words.join("; "),
-        exponent(&kilobytes[1.min(kilobytes.len() - 2)..])
+        later(&events),
+        later(&kilobytes)
     )));
     Ok(())
 }

@@ -17,7 +17,7 @@ use fusion_sim::target_of;
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
 
-use super::Shown;
+use super::{Federation, Shown};
 use crate::measure::{Meter, resident_kb};
 
 /// How long clusters are left alone until they know the domain map.
@@ -25,10 +25,11 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// How many clusters get their people at a time.
 const AT_ONCE: usize = 20;
 
-/// So many clusters, each of an org of its own, with so many connected devices each, live for a while.
-pub(super) fn live(clusters: usize, devices: usize, seconds: u64) -> Result<Shown> {
+/// A federation whose clusters have so many connected devices each lives for a while.
+pub(super) fn live(federation: Federation, devices: usize, seconds: u64) -> Result<Shown> {
     let meter = Meter::start();
-    let federation = assemble(&topology(clusters)?, Addressing::Simulated, &Entropy::from_u64(1))?;
+    let Federation { clusters, .. } = federation;
+    let federation = assemble(&topology(federation)?, Addressing::Simulated, &Entropy::from_u64(1))?;
     let evidence = Arc::new(Evidence::new(&federation, false));
     let world = World::with(1, WorldOptions::default(), evidence.clone());
     let stage = FabricStage::new(world.clone(), federation, evidence, Hooks::default());
@@ -46,7 +47,14 @@ pub(super) fn live(clusters: usize, devices: usize, seconds: u64) -> Result<Show
         let connected = people.iter().flatten().filter(|device| device.is_ready()).count();
         anyhow::ensure!(connected == clusters * devices, "only {connected} devices are still connected");
         anyhow::ensure!(world.panics() == 0, "a service panicked");
-        Ok(Shown { cost, before_s, work: connected as u64, resident_kb: resident_kb(std::process::id())? })
+        let effort = world.effort();
+        Ok(Shown {
+            cost,
+            before_s,
+            work: connected as u64,
+            events: effort.polls() + effort.packets(),
+            resident_kb: resident_kb(std::process::id())?,
+        })
     })
 }
 
@@ -76,15 +84,15 @@ async fn settle(
     Ok(people)
 }
 
-/// The first org is the consumer org, the others have a domain each.
-fn topology(clusters: usize) -> Result<Topology> {
-    let orgs: Vec<_> = (0..clusters)
+/// A cluster for each org; the first is the consumer org, and the last have no domain.
+fn topology(federation: Federation) -> Result<Topology> {
+    let orgs: Vec<_> = (0..federation.clusters)
         .map(|number| {
             let role = if number == 0 { "consumer" } else { "private" };
             json!({
                 "name": format!("org{number}"),
                 "role": role,
-                "domains": [domain(number)],
+                "domains": if number < federation.domains { vec![domain(number)] } else { vec![] },
                 "clusters": [{ "name": name(number), "relays": 0 }],
             })
         })
