@@ -270,18 +270,25 @@ fn cluster_hour(how: &How, report: &Report) -> Result<()> {
 }
 
 /// How wall time and memory grow with the number of idle clusters.
-/// How time and memory grow with clusters: with those that have nothing to tell, and with those of which
-/// each has to be known by all others.
+/// How time and memory grow with clusters: with those that have nothing to tell, and, as far as that goes in
+/// a bench's time, with those of which each has to be known by all others.
 fn growth(how: &How, report: &Report) -> Result<()> {
-    grown(how, report, "growth_exponent", Target::AtMost(1.1), 10)?;
-    grown(how, report, "growth_exponent_all_domains", Target::Reported, usize::MAX)
+    let few_domains: &[usize] = how.size(&[10, 100, 1_000, 3_000, 10_000], &[2, 20]);
+    grown(how, report, ("growth_exponent", Target::AtMost(1.1)), few_domains, 10)?;
+    let all_domains: &[usize] = how.size(&[10, 100, 1_000], &[2, 20]);
+    grown(how, report, ("growth_exponent_all_domains", Target::Reported), all_domains, usize::MAX)
 }
 
-fn grown(how: &How, report: &Report, name: &str, target: Target, domains_max: usize) -> Result<()> {
+fn grown(
+    how: &How,
+    report: &Report,
+    (name, target): (&str, Target),
+    sizes: &[usize],
+    domains_max: usize,
+) -> Result<()> {
     if !how.wants(name) {
         return Ok(());
     }
-    let sizes: &[usize] = how.size(&[10, 100, 1_000, 3_000, 10_000], &[2, 20]);
     let (mut walls, mut kilobytes, mut events, mut words) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for &clusters in sizes {
         if let Some(why) = too_large(clusters, kilobytes.last().copied(), available_kb()?) {

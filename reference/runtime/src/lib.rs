@@ -1,7 +1,7 @@
 //! The seam: everything a service may ask of the world.
 //!
-//! A service receives a [`Host`] and nothing else: network, tasks, time, entropy, store, bus and
-//! probe. It cannot know whether the world behind it is real or simulated.
+//! A service receives a [`Host`] and nothing else: network, tasks, time, entropy, store, bus,
+//! probe and proofs. It cannot know whether the world behind it is real or simulated.
 //!
 //! **Invariant:** nobody outside this crate names `tokio::net`, `tokio::spawn`, `tokio::time`, a wall
 //! clock or an ambient generator. Lints enforce it.
