@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 /// How many messages wait for one subscriber before further ones are dropped.
 pub const QUEUE_MAX: usize = 1024;
 /// So many subscribers of one subject are kept without asking who has ended.
-const SWEEP_MIN: usize = 16;
+const SWEEP_MIN: usize = 4;
 
 /// A bus of subjects. A message is a hint: it may be lost, so whoever listens also looks at the store.
 pub trait Bus: Send + Sync + 'static {
@@ -57,6 +57,7 @@ impl Bus for LocalBus {
             subscribers.to.retain(|to| {
                 !matches!(to.try_send(message.clone()), Err(mpsc::error::TrySendError::Closed(_)))
             });
+            subscribers.sweep_at = SWEEP_MIN.max(2 * subscribers.to.len());
             if subscribers.to.is_empty() {
                 subjects.remove(subject);
             }

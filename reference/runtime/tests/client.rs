@@ -188,9 +188,35 @@ async fn what_is_no_response_or_not_all_of_one_is_an_error_that_says_so() {
         HELLO.replace("Content", &format!("{field}Content")),
         HELLO.replace("Content", &format!("{}Content", "x: y\r\n".repeat(200))),
         HELLO.replace('5', &(RESPONSE_MAX + 1).to_string()),
+        // A line between chunks that never ends.
+        format!("{chunked}{}", "1".repeat(1 << 20)),
+        format!("{chunked}5\rX{}", "y".repeat(1 << 20)),
+        format!("{chunked}0\r\n{}", "y".repeat(1 << 20)),
     ] {
-        assert_eq!(told(&answer).await.unwrap_err(), ClientError::TooLarge);
+        let short = &answer[..answer.len().min(80)];
+        assert_eq!(told(&answer).await.unwrap_err(), ClientError::TooLarge, "{short}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_said_unasked_on_an_idle_connection_answers_no_request() {
+    let net = PipeNet::default();
+    let host = machine(&net);
+    scripted(&host, HELLO.len(), &[format!("{HELLO}{HELLO}")], Then::ReadsOn).await;
+    let client = Client::new(&host);
+    for connections in [1, 2] {
+        assert_eq!(get(&client, URL).await.unwrap().body(), "hello");
+        assert_eq!(net.connections(), connections);
+        host.clock.sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_is_not_asked_for() {
+    let host = machine(&PipeNet::default());
+    scripted(&host, usize::MAX, &[HELLO.to_owned()], Then::ReadsOn).await;
+    let request = Request::builder().method(Method::CONNECT).uri(URL).body(Bytes::new()).unwrap();
+    assert!(matches!(Client::new(&host).send(request).await, Err(ClientError::Invalid(_))));
 }
 
 proptest! {

@@ -6,13 +6,13 @@
 use std::future::Future as _;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use fusion_protocol::limits;
 use futures_util::future::poll_fn;
 use http::{HeaderValue, Method, Request, Response, header};
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
 use ureq_proto::client::state::{RecvBody, RecvResponse};
 use ureq_proto::client::{Call, RecvBodyResult, RecvResponseResult, SendRequestResult};
 use ureq_proto::{BodyMode, Error};
@@ -64,12 +64,6 @@ struct Line {
 impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
         Self(stream)
-    }
-
-    /// Whether it can take another request: its peer has neither closed it nor said anything unasked.
-    pub(super) fn is_quiet(&mut self) -> bool {
-        let (mut byte, mut nobody) = ([0], Context::from_waker(Waker::noop()));
-        Pin::new(&mut self.0).poll_read(&mut nobody, &mut ReadBuf::new(&mut byte)).is_pending()
     }
 
     /// Sends `request`, whose URI is a path and whose `Host` is set, and waits for its response to begin.
@@ -134,8 +128,14 @@ impl Incoming {
                 piece.truncate(len);
                 return Ok(Some(piece));
             }
-            let moved_on = used > 0 || matches!(self.state, State::Whole { .. });
-            if !moved_on && self.line.more(READ_MORE).await? == 0 {
+            if used > 0 || matches!(self.state, State::Whole { .. }) {
+                continue;
+            }
+            // What is there and cannot be read is the beginning of a line between chunks.
+            if self.line.inbox.len() > limits::HEADER_MAX {
+                return Err(ClientError::TooLarge);
+            }
+            if self.line.more(READ_MORE).await? == 0 {
                 if !until_closed {
                     return Err(ClientError::Interrupted("it was closed".to_owned()));
                 }
@@ -203,6 +203,15 @@ impl Line {
     }
 
     fn poll_more(&mut self, at_once: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Looked at before anything is sent: a connection that was closed while it was idle is none.
+        if !self.sent_any
+            && let Poll::Ready(came) = self.poll_read(at_once, context)
+        {
+            return Poll::Ready(match came? {
+                0 => Ok(0),
+                _ => Err(io::Error::other("the peer spoke before it was asked")),
+            });
+        }
         if self.broken.is_none()
             && let Poll::Ready(Err(error)) = self.poll_send(context)
         {
@@ -211,6 +220,10 @@ impl Line {
             }
             self.broken = Some(error);
         }
+        self.poll_read(at_once, context)
+    }
+
+    fn poll_read(&mut self, at_once: usize, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.inbox.capacity() == self.inbox.len() {
             self.inbox.reserve(at_once);
         }
@@ -251,6 +264,9 @@ fn written(request: &Request<Bytes>) -> Result<(Bytes, Call<RecvResponse>), Erro
     *bare.method_mut() = request.method().clone();
     *bare.uri_mut() = request.uri().clone();
     *bare.headers_mut() = request.headers().clone();
+    if request.method() == Method::CONNECT {
+        return Err(Error::MethodVersionMismatch(Method::CONNECT, http::Version::HTTP_11));
+    }
     let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(request.method());
     if len > 0 || expects_body {
         bare.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(len));
