@@ -44,6 +44,9 @@ pub(super) struct Args {
     /// The story alone, without a swarm of faults
     #[arg(long, conflicts_with = "common")]
     story: bool,
+    /// With a swarm of faults drawn from each seed, which is so unless the story alone is wanted: as for `run`
+    #[arg(long = "swarm", conflicts_with = "story")]
+    _swarm: bool,
     #[command(flatten)]
     planted: Planted,
     /// Only the seeds of which this is the remainder by N: one of N parts, 0/N to N-1/N

@@ -73,7 +73,7 @@ fn lasting(said: &Said) -> Vec<Value> {
 #[test]
 fn shards_put_together_tell_what_one_sweep_tells() {
     let place = Place::with(CHAT);
-    let whole = place.said(&["--json", "sweep", "chat", "--seeds", "7"]);
+    let whole = place.said(&["--json", "sweep", "chat", "--seeds", "7", "--swarm"]);
     assert_eq!(whole.code, 0, "{}", whole.out);
     place.shards("7");
     let merged = place.said(&["--json", "merge", "2.jsonl", "0.jsonl", "1.jsonl"]);
