@@ -269,7 +269,6 @@ fn cluster_hour(how: &How, report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// How wall time and memory grow with the number of idle clusters.
 /// How time and memory grow with clusters: with those that have nothing to tell, and, as far as that goes in
 /// a bench's time, with those of which each has to be known by all others.
 fn growth(how: &How, report: &Report) -> Result<()> {
